@@ -22,6 +22,9 @@ pub const VERSION: u32 = 3;
 #[serde(rename_all = "camelCase", bound = "")]
 pub struct Journal<R: Rotation> {
     version: u32,
+    /// That of the rotation: one Lease can be that of several kinds. Empty: written before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    kind: String,
     /// The run.
     #[serde(flatten)]
     run: Run<R>,
@@ -49,6 +52,9 @@ pub enum Unreadable {
          finish it with that release, or discard its journal with --force=journal"
     )]
     OtherRelease(u32),
+    /// Of another kind of rotation, which has the same Lease.
+    #[error("a rotation of another kind is in progress: {0}")]
+    OtherKind(String),
     /// Not a journal of ours, or damaged.
     #[error("the journal is malformed at line {line} column {column}; --force=journal discards it")]
     Malformed {
@@ -74,6 +80,7 @@ impl<R: Rotation> Journal<R> {
     pub fn begin(record: R::Record, resumable_by: impl Into<String>, now: Timestamp) -> Self {
         Self {
             version: VERSION,
+            kind: R::KIND.to_owned(),
             run: Run::begin(RunId::draw(), record),
             reason: None,
             step: None,
@@ -88,10 +95,15 @@ impl<R: Rotation> Journal<R> {
         #[derive(Deserialize)]
         struct Head {
             version: u32,
+            kind: Option<String>,
         }
         match serde_json::from_str::<Head>(text)? {
-            Head { version: VERSION } => Ok(serde_json::from_str(text)?),
-            Head { version } => Err(Unreadable::OtherRelease(version)),
+            Head {
+                version: VERSION,
+                kind: Some(kind),
+            } if kind != R::KIND => Err(Unreadable::OtherKind(kind)),
+            Head { version: VERSION, .. } => Ok(serde_json::from_str(text)?),
+            Head { version, .. } => Err(Unreadable::OtherRelease(version)),
         }
     }
 

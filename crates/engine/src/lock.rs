@@ -58,6 +58,8 @@ pub struct Lock {
 /// The contents of a Lease.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseRecord {
+    /// The kind of the rotation that acquired the lock last.
+    pub kind: Option<String>,
     /// The holder of the lock; `None` if it is free.
     pub holder: Option<String>,
     /// When the holder last renewed the lock.
@@ -82,7 +84,9 @@ impl LeaseRecord {
                 .and_then(|annotations| annotations.get(key))
                 .cloned()
         };
+        let labels = lease.metadata.labels.as_ref();
         Self {
+            kind: labels.and_then(|labels| labels.get(KIND_LABEL)).cloned(),
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             renewed: spec.renew_time.map(|MicroTime(at)| at),
             journal: annotation(JOURNAL),

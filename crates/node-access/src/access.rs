@@ -185,6 +185,19 @@ impl NodeAccess {
         Ok(value.map(|record| (record.secret(1), record.text(0).to_owned())))
     }
 
+    /// The token that a server accepts from agents, as its last start has written it. `None`: there is no `cred/passwd`, or it cannot be
+    /// read as a line.
+    pub async fn read_agent_token(&self, node: &NodeTarget) -> Result<Option<Secret>> {
+        let doing = "read the agent token";
+        if !self.returns_secrets() {
+            return Err(self.error(node, doing, NodeProblem::NoSecret));
+        }
+        let variables = [("action", "agent"), ("expected", ""), ("k10", "")];
+        let records = self.run(node, doing, NodeOperation::Token, &variables, None).await?;
+        let value = records.iter().find(|record| record.name == "value");
+        Ok(value.map(|record| record.secret(0)))
+    }
+
     /// The tokens that the node has: in its configuration, where one can be of agents, in `server/token`, in `cred/passwd` and its
     /// backups. What is no token is left out.
     pub async fn read_tokens(&self, node: &NodeTarget) -> Result<Vec<ServerToken>> {

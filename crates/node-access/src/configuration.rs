@@ -148,7 +148,14 @@ pub struct Configuration {
     pub config_file: String,
     /// The data directory, such as `/var/lib/rancher/k3s`.
     pub data_dir: String,
+    /// The file for a key that is configured nowhere, in `config.yaml.d`.
+    pub drop_in: String,
+    /// Its SHA-256. Empty: it does not exist.
+    pub drop_in_sha256: String,
 }
+
+/// After the last line of every file.
+const LAST_LINE: u32 = 1_000_000;
 
 impl Configuration {
     /// The place that K3s obeys. `None`: a server uses its own file `server/token`.
@@ -169,6 +176,24 @@ impl Configuration {
             .max_by_key(rank)
     }
 
+    /// Where an agent token is written that is configured nowhere.
+    pub fn new_agent_token(&self) -> TokenPlace {
+        TokenPlace {
+            kind: PlaceKind::Yaml,
+            file: self.drop_in.clone(),
+            line: LAST_LINE,
+            lines: 0,
+            name: "agent-token".to_owned(),
+            key: TokenKey::AgentToken,
+            fingerprint: None,
+            user: None,
+            sha256: self.drop_in_sha256.clone(),
+            target: None,
+            target_sha256: String::new(),
+            blocker: None,
+        }
+    }
+
     pub(crate) fn of_records(records: &[ResultRecord]) -> Result<Self, NodeProblem> {
         let mut configuration = Self::default();
         for record in records {
@@ -179,6 +204,8 @@ impl Configuration {
                 "configuration" => {
                     record.text(0).clone_into(&mut configuration.config_file);
                     record.text(1).clone_into(&mut configuration.data_dir);
+                    record.text(2).clone_into(&mut configuration.drop_in);
+                    record.text(3).clone_into(&mut configuration.drop_in_sha256);
                 }
                 _ => {}
             }

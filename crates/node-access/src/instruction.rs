@@ -40,6 +40,30 @@ impl Instruction {
         )
     }
 
+    /// Configure an agent token. `value`: which one, in words; without it the configured one is removed.
+    pub fn configure_agent_token(node: &str, kind: SupervisorKind, value: Option<&str>) -> Self {
+        let program = kind.program();
+        let prefix = program.to_uppercase();
+        let mut steps = Vec::new();
+        if let Some(value) = value {
+            steps.push(format!(
+                "write {value} as `agent-token:` into /etc/rancher/{program}/config.yaml"
+            ));
+        } else {
+            steps.push(format!(
+                "remove `agent-token:` and `agent-token-file:` from /etc/rancher/{program}/config.yaml"
+            ));
+        }
+        steps.push(format!(
+            "remove any other agent token: in config.yaml.d, --agent-token, --agent-token-file, {prefix}_AGENT_TOKEN and {prefix}_AGENT_TOKEN_FILE"
+        ));
+        Self::new(
+            node,
+            &steps,
+            &[format!("grep -rlE '^agent-token' /etc/rancher/{program}/")],
+        )
+    }
+
     /// Restart the service, without waiting.
     pub fn restart(node: &str, kind: SupervisorKind) -> Self {
         let unit = kind.server_unit();

@@ -34,7 +34,8 @@ pub enum TokenUser {
 }
 
 impl TokenUser {
-    pub(crate) fn name(self) -> &'static str {
+    /// As it stands in a token.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Node => "node",

@@ -4,7 +4,7 @@ use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use client::error::Error;
 
-use crate::{candidates, commands, server_token, snapshots};
+use crate::{agent_token, candidates, commands, server_token, snapshots};
 
 /// Create, check, rotate and revoke the tokens that nodes join with
 #[derive(clap::Parser, Debug)]
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Kubeconfig(commands::kubeconfig::Kubeconfig),
     /// Show, rotate and recover the server token of K3s and RKE2
     ServerToken(server_token::commands::ServerToken),
+    /// Show, set, rotate and remove the agent token of K3s and RKE2
+    AgentToken(agent_token::commands::AgentToken),
     /// List the etcd snapshots, and the server token that each needs
     Snapshots(snapshots::command::Snapshots),
     /// Print the client and server version information
@@ -91,6 +93,7 @@ impl Plugin for BootstrapToken {
             Command::Rbac(rbac) => commands::rbac::run(rbac, &global, &context).await,
             Command::Kubeconfig(kubeconfig) => commands::kubeconfig::run(kubeconfig, &global, &context).await,
             Command::ServerToken(command) => server_token::commands::run(command, &global, &context).await,
+            Command::AgentToken(command) => Box::pin(agent_token::commands::run(command, &global, &context)).await,
             Command::Snapshots(command) => snapshots::command::run(command, &global, &context).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
         }

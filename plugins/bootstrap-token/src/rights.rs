@@ -22,17 +22,36 @@ pub(crate) const WITH_ETCD: &str = "with embedded etcd";
 pub(crate) const SERVER_ROTATE: &str = "server-token rotate";
 pub(crate) const SERVER_RECOVER: &str = "server-token recover";
 const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback", SERVER_RECOVER];
+pub(crate) const AGENT_ROTATE: &str = "agent-token rotate";
+/// The rotations and the recovery of both tokens.
+const BOTH_ROTATIONS: &[&str] = &[
+    SERVER_ROTATE,
+    "server-token rollback",
+    SERVER_RECOVER,
+    "agent-token set",
+    AGENT_ROTATE,
+    "agent-token remove",
+    "agent-token rollback",
+];
 const BY_POD: &[&str] = &[
     SERVER_ROTATE,
     "server-token rollback",
     SERVER_RECOVER,
     SERVER_STATUS_BY_POD,
+    "agent-token set",
+    AGENT_ROTATE,
+    "agent-token remove",
+    "agent-token rollback",
+    AGENT_STATUS_BY_POD,
 ];
 /// The Lease of the rotation of the server token.
 const SERVER_LEASE: &str = "server-token";
 const SERVER_STATUS: &str = "server-token status";
 pub(crate) const SERVER_STATUS_BY_POD: &str = "server-token status --via pod";
 const SERVER_VERIFY: &str = "server-token verify";
+const AGENT_STATUS: &str = "agent-token status";
+pub(crate) const AGENT_STATUS_BY_POD: &str = "agent-token status --via pod";
+const AGENT_VERIFY: &str = "agent-token verify";
 const SNAPSHOTS: &str = "snapshots";
 const RESTORE_PLAN: &str = "snapshots restore-plan";
 const RBAC: &[&str] = &["rbac show", "rbac apply"];
@@ -89,7 +108,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             OF_TOKENS,
             LEASES,
             &["get"],
-            &["status", SERVER_STATUS, SNAPSHOTS, RESTORE_PLAN],
+            &["status", SERVER_STATUS, AGENT_STATUS, SNAPSHOTS, RESTORE_PLAN],
             Optional("a rotation in progress is unknown"),
         ),
         Permission::on(WHOLE, NODES, &["list"], &[SNAPSHOTS, RESTORE_PLAN], Required),
@@ -100,12 +119,12 @@ pub const TABLE: PermissionTable = PermissionTable {
             &[SNAPSHOTS, RESTORE_PLAN],
             Required,
         ),
-        Permission::on(WHOLE, NODES, &["list"], &[SERVER_STATUS], Required),
+        Permission::on(WHOLE, NODES, &["list"], &[SERVER_STATUS, AGENT_STATUS], Required),
         Permission::on(
             WHOLE,
             NODES,
             &["list"],
-            &[SERVER_VERIFY],
+            &[SERVER_VERIFY, AGENT_VERIFY],
             When("without `--server-address`"),
         ),
         Permission::on(
@@ -115,7 +134,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             &[SERVER_STATUS],
             Optional("which token the snapshots of etcd need is unknown"),
         ),
-        Permission::on(WHOLE, NODES, &["list"], SERVER_ROTATION, Required),
+        Permission::on(WHOLE, NODES, &["list"], BOTH_ROTATIONS, Required),
         Permission::on(
             WHOLE,
             ("k3s.cattle.io", "etcdsnapshotfiles"),
@@ -127,17 +146,17 @@ pub const TABLE: PermissionTable = PermissionTable {
             OF_TOKENS,
             SECRETS,
             &["get", "create", "patch", "delete"],
-            SERVER_ROTATION,
+            BOTH_ROTATIONS,
             Required,
         ),
-        Permission::on(OF_TOKENS, LEASES, &["create"], SERVER_ROTATION, Required),
-        Permission::on(OF_TOKENS, LEASES, &["get", "patch"], SERVER_ROTATION, Required).only(&[SERVER_LEASE]),
-        Permission::on(WHOLE, ("", "namespaces"), &["get"], SERVER_ROTATION, Required).only(&["kube-system"]),
+        Permission::on(OF_TOKENS, LEASES, &["create"], BOTH_ROTATIONS, Required),
+        Permission::on(OF_TOKENS, LEASES, &["get", "patch"], BOTH_ROTATIONS, Required).only(&[SERVER_LEASE]),
+        Permission::on(WHOLE, ("", "namespaces"), &["get"], BOTH_ROTATIONS, Required).only(&["kube-system"]),
         Permission::on(
             WHOLE,
             ("apiextensions.k8s.io", "customresourcedefinitions"),
             &["get"],
-            SERVER_ROTATION,
+            BOTH_ROTATIONS,
             Optional("a Harvester is recognized by the labels of its Nodes only"),
         )
         .only(&["settings.harvesterhci.io"]),
@@ -269,6 +288,8 @@ pub const TABLE: PermissionTable = PermissionTable {
         "rbac show",
         SERVER_STATUS,
         SERVER_VERIFY,
+        AGENT_STATUS,
+        AGENT_VERIFY,
         SNAPSHOTS,
         RESTORE_PLAN,
     ],

@@ -33,6 +33,11 @@ fn help_follows_the_rules() {
                 "server-token rollback",
                 "server-token recover",
                 "server-token status",
+                "agent-token status",
+                "agent-token set",
+                "agent-token rotate",
+                "agent-token remove",
+                "agent-token rollback",
             ],
         )
         .unwrap();

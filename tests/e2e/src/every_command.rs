@@ -16,7 +16,7 @@ fn arguments(plugin: &str, command: &str) -> Option<&'static [&'static str]> {
     Some(match (plugin, command) {
         (_, "list" | "version") | ("bootstrap-token", "create" | "snapshots") => &[],
         ("bootstrap-token", "rbac") => &["show"],
-        ("bootstrap-token", "server-token") => &["status"],
+        ("bootstrap-token", "server-token" | "agent-token") => &["status"],
         ("bootstrap-token", "kubeconfig" | "revoke" | "rotate" | "rollback" | "status" | "verify") => &["07401b"],
         ("bootstrap-token", "extend") => &["07401b", "--ttl", "2h"],
         ("crt", "status" | "verify" | "rotate" | "rollback") => &["c-x7k2p"],

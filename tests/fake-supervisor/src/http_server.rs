@@ -208,6 +208,8 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Routed {
         (None, "/db/snapshot") => return supervisor(server, "/db/snapshot", request).await,
         _ if server.phase() < Phase::Api => Reply::status(503, "apiserver not ready"),
         _ if !has_quorum(server) => Reply::status(500, "[-]etcd failed: reason withheld"),
+        // That of the real API server is another process.
+        (None, "/metrics") => Reply::Text(200, format!("process_start_time_seconds {}\n", server.started_at())),
         _ if server.upstream.is_some() => return upstream::forward(server, request).await,
         (None, "/readyz" | "/livez" | "/healthz") => Reply::Text(200, "ok".into()),
         _ => Reply::status(404, "page not found"),

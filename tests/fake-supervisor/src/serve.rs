@@ -103,6 +103,17 @@ impl Server {
         self.syncs.store(false, Ordering::SeqCst);
     }
 
+    /// When the process has started, in seconds since the epoch by the clock of the node. The starts of a test are as far apart as those of
+    /// real servers.
+    pub(crate) fn started_at(&self) -> f64 {
+        let since = self.node.now() - self.started.elapsed();
+        let seconds = since
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
+        seconds / self.node.config.timing.scale
+    }
+
     /// Plans its end after the response to the current request is sent.
     pub(crate) fn exit_after_reply(&self) {
         self.exits_after_reply.store(true, Ordering::SeqCst);

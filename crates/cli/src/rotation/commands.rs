@@ -29,6 +29,21 @@ pub struct Commands {
     to_rotate: String,
     /// Flags that only `recover` has.
     to_recover: String,
+    /// The verb that resumes a rotation.
+    verb: &'static str,
+    /// Those about other kinds of rotation that have the same Lease.
+    others: Vec<OtherKind>,
+}
+
+/// Another kind of rotation that has the same Lease.
+#[derive(Clone, Debug)]
+pub struct OtherKind {
+    /// Its kind.
+    pub kind: &'static str,
+    /// What it rotates, in a sentence: `the agent token`.
+    pub display: &'static str,
+    /// The commands about it.
+    pub commands: Commands,
 }
 
 impl Commands {
@@ -44,7 +59,28 @@ impl Commands {
             to_run: String::new(),
             to_rotate: String::new(),
             to_recover: String::new(),
+            verb: "rotate",
+            others: Vec::new(),
         }
+    }
+
+    /// A rotation is resumed with this verb.
+    #[must_use]
+    pub fn resumed_with(mut self, verb: &'static str) -> Self {
+        self.verb = verb;
+        self
+    }
+
+    /// Where the Lease can be that of another kind of rotation.
+    #[must_use]
+    pub fn or_of(mut self, other: OtherKind) -> Self {
+        self.others.push(other);
+        self
+    }
+
+    /// The other rotation of this kind.
+    pub fn other(&self, kind: &str) -> Option<&OtherKind> {
+        self.others.iter().find(|other| other.kind == kind)
     }
 
     /// The commands of a group: `kubectl PLUGIN GROUP VERB`.
@@ -72,6 +108,13 @@ impl Commands {
     #[must_use]
     pub fn with_to_run(mut self, flag: &str, value: Option<&str>) -> Self {
         append(&mut self.to_run, flag, value);
+        self
+    }
+
+    /// With a flag that only `rotate` and `rollback` have, and that has no value.
+    #[must_use]
+    pub fn switched_on_to_run(mut self, flag: &str) -> Self {
+        let _ = write!(self.to_run, " {flag}");
         self
     }
 
@@ -105,13 +148,13 @@ impl Commands {
 
     /// Resumes a rotation.
     pub fn rotate(&self) -> String {
-        self.composed("rotate", &self.target, &[&self.to_run, &self.to_rotate])
+        self.composed(self.verb, &self.target, &[&self.to_run, &self.to_rotate])
     }
 
     /// Resumes a rotation, or starts one, and overrides a check.
     pub fn rotate_forced(&self, check: Check) -> String {
         let force = format!(" --force={}", check.name);
-        self.composed("rotate", &self.target, &[&self.to_run, &self.to_rotate, &force])
+        self.composed(self.verb, &self.target, &[&self.to_run, &self.to_rotate, &force])
     }
 
     /// The flag that overrides these checks of a refused command.

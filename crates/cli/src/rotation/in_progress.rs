@@ -7,13 +7,14 @@ use crate::ui::{Stream, Tone, Ui};
 use client::sanitize;
 use client::secret::Fingerprint;
 use engine::direction::Direction;
-use engine::journal::Journal;
+use engine::journal::{Journal, Unreadable};
+use engine::lock::LeaseRecord;
 use engine::phase::Phase;
 use engine::rotation::{Credentials, Rotation, Timer};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use crate::rotation::commands::Commands;
+use crate::rotation::commands::{Commands, OtherKind};
 use crate::rotation::leases::LeasedRotation;
 
 /// What the Lease of one target says, as the document of every `status` has it.
@@ -38,7 +39,7 @@ impl RotationStatus {
             rotation: rotation.and_then(|rotation| RotationInProgress::of(rotation, commands, now)),
             rotation_unknown: rotation.is_none(),
             last_rotated: record.and_then(|record| record.last_run),
-            last_result: record.and_then(|record| record.last_result.clone()),
+            last_result: record.and_then(last_result::<R>),
         }
     }
 
@@ -65,6 +66,15 @@ impl RotationStatus {
             (None, _) => "<none>".to_owned(),
         };
         format!("Rotation in progress: none. Last rotation: {last}")
+    }
+}
+
+/// One of another kind with the same Lease is named.
+fn last_result<R: Rotation>(record: &LeaseRecord) -> Option<String> {
+    let result = record.last_result.clone()?;
+    match &record.kind {
+        Some(kind) if kind != R::KIND => Some(format!("{result}, {kind}")),
+        _ => Some(result),
     }
 }
 
@@ -120,6 +130,9 @@ impl RotationInProgress {
     /// By a Lease; `None` where no rotation is in progress.
     pub fn of<R: Rotation>(rotation: &LeasedRotation<R>, commands: &Commands, now: Timestamp) -> Option<Self> {
         let (run, unreadable) = match rotation.journal.as_ref()? {
+            Err(Unreadable::OtherKind(kind)) if commands.other(kind).is_some() => {
+                return Some(Self::of_other(rotation, commands.other(kind)?, now));
+            }
             Ok(journal) => (Some(RunStatus::of(journal, rotation.is_unattended())), None),
             Err(why) => (None, Some(why.to_string())),
         };
@@ -138,6 +151,19 @@ impl RotationInProgress {
             run,
             unreadable,
         })
+    }
+
+    /// Another kind of rotation has the Lease.
+    fn of_other<R: Rotation>(rotation: &LeasedRotation<R>, other: &OtherKind, now: Timestamp) -> Self {
+        Self {
+            run: None,
+            unreadable: Some(format!("a rotation of {} is in progress", other.display)),
+            holder: rotation.record.describe_holder(now),
+            renewed: rotation.record.renewed.filter(|_| rotation.record.holder.is_some()),
+            unattended: rotation.is_unattended(),
+            resume: other.commands.rotate(),
+            rollback: Some(other.commands.rollback()),
+        }
     }
 
     /// The page's lines: a label and a text each.

@@ -12,7 +12,7 @@ use client::error::{Doing as _, Error, Kind};
 use engine::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
 use engine::direction::Direction;
 use engine::engine::{Engine, Outcome};
-use engine::journal::Journal;
+use engine::journal::{Journal, Unreadable};
 use engine::lock::{AcquireError, LeaseRecord, LockGuard, Release};
 use engine::phase::Phase;
 use engine::plan::{self, NoPlan, Planned};
@@ -212,6 +212,8 @@ impl<C: Controller> Job<'_, C> {
                 was_forward = journal.run().direction == Direction::Forward;
                 Some(self.directed(journal.taken_over())?)
             }
+            // It is the lock of that rotation too.
+            Some(Err(Unreadable::OtherKind(kind))) => return Err(self.other_in_progress(&kind)),
             Some(Err(_)) if self.force_journal => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
@@ -233,6 +235,16 @@ impl<C: Controller> Job<'_, C> {
             }
             _ => error,
         })
+    }
+
+    fn other_in_progress(&self, kind: &str) -> Error {
+        let Some(other) = self.target.commands.other(kind) else {
+            return Error::failed(Unreadable::OtherKind(kind.to_owned()).to_string());
+        };
+        let (rotate, rollback) = (other.commands.rotate(), other.commands.rollback());
+        Error::failed(format!("a rotation of {} is in progress", other.display))
+            .hint(format!("`{rotate}` resumes it"))
+            .hint(format!("`{rollback}` rolls it back"))
     }
 
     async fn survey_objects(

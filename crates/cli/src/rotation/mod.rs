@@ -22,7 +22,7 @@ pub mod results;
 pub mod several;
 pub mod target;
 
-pub use self::commands::Commands;
+pub use self::commands::{Commands, OtherKind};
 pub use self::job::Job;
 pub use self::outcome::{RotationResult, Verb};
 pub use self::target::{LeaseName, Target};

@@ -246,3 +246,13 @@ fn deadline_may_be_later_than_any_timestamp() {
     assert!(journal.run_at(journal.started).running(Timer::Proof));
     assert!(read(&value(&journal)).is_ok());
 }
+
+#[test]
+fn journal_of_another_kind_is_not_read_as_one_of_this() {
+    let mut value = value(&journal());
+    value["kind"] = serde_json::json!("another");
+    let error = read(&value).expect_err("it is of another kind");
+    assert_eq!(error, Unreadable::OtherKind("another".to_owned()));
+    value.as_object_mut().expect("an object").remove("kind");
+    assert!(read(&value).is_ok(), "one that was written before there were kinds");
+}

@@ -27,7 +27,7 @@ edited() {
     case $(head -n 1 "$real") in *"$cr") end=$cr ;; esac
     old=$(head -n $((from + count - 1)) "$real" | tail -n 1)
     old=${old%"$cr"}
-    if [ "$from" -gt 1 ]; then
+    if [ "$from" -gt 1 ] && [ -s "$real" ]; then
         head -n $((from - 1)) "$real" || return 1
         # The last line may have no end.
         [ "$(head -n $((from - 1)) "$real" | tail -c 1 | od -An -tx1 | tr -d ' ')" = 0a ] || echo || return 1
@@ -45,6 +45,8 @@ for file in $files; do
         forget)
             real=$(readlink -f "$root$file") || continue
             rm -f "$real.$run.bak" "$real.$run.new" || fail failed "the backup cannot be removed" "$file"
+            # A file that a run has created, and that has nothing in it any more.
+            case $file in */config.yaml.d/90-agent-token.yaml) [ -s "$real" ] || rm -f "$real" ;; esac
             ;;
         restore)
             resolve "$file"
@@ -53,6 +55,11 @@ for file in $files; do
             swap backed_up
             ;;
         *)
+            # A file that is missing was read as one without a SHA-256.
+            if [ ! -e "$root$file" ] && [ -z "$expected" ]; then
+                mkdir -p "$root${file%/*}" && : >"$root$file" || fail failed "it cannot be created" "$file"
+                expected=$(digest <"$root$file")
+            fi
             resolve "$file"
             guard
             keep

@@ -36,7 +36,7 @@ place() {
     print='' user=- target='' value=$6 sum='' target_sum=''
     case $key in
         *-file)
-            target=$value value=''
+            target=$value value='' targets="$targets $target"
             if [ -e "$root$target" ]; then
                 must_read "$target"
                 target_sum=$(digest <"$root$target")
@@ -290,7 +290,7 @@ locate_systemd() {
 
 # The whole configuration, in the order in which it is found.
 locate() {
-    files='' variable_files=
+    files='' variable_files='' targets=
     find_unit
     case $manager in
         systemd) locate_systemd ;;
@@ -320,5 +320,8 @@ locate() {
     done
     set -f
     data=${data_dir:-${flag_data:-${yaml_data:-${env_data:-/var/lib/rancher/$program}}}}
-    emit configuration "$config" "$data"
+    # K3s obeys it after config.yaml. A key in it stands alone, whatever the form of config.yaml is.
+    file=$config.d/90-agent-token.yaml sum=
+    [ ! -e "$root$file" ] || { must_read "$file" && sum=$(digest <"$root$file"); }
+    emit configuration "$config" "$data" "$file" "$sum"
 }

@@ -54,7 +54,7 @@ server_files() {
 # The files of which the run has a backup.
 backups() {
     # shellcheck disable=SC2086
-    for file in ${fragment:-} ${dropins:-} $variable_files "$config"; do
+    for file in ${fragment:-} ${dropins:-} $variable_files $targets "$config"; do
         real=$(readlink -f "$root$file" 2>/dev/null) || continue
         [ ! -e "$real.$run.bak" ] || emit backup "$file"
     done

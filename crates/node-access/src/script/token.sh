@@ -1,4 +1,4 @@
-# The files `server/token` and `cred/passwd`. $action: read, values, write, remove-passwd.
+# The files `server/token` and `cred/passwd`. $action: read, agent, values, write, remove-passwd.
 
 # A K10 form keeps its hash; an empty file gets the one that is given.
 new_token() {
@@ -17,6 +17,16 @@ case $action in
             must_read "$file"
             trim "$(cat "$root$file")"
             emit value "$(digest <"$root$file")" "$trimmed"
+        fi
+        ;;
+    agent)
+        # What the server has loaded at its last start.
+        file=$data/server/cred/passwd
+        if [ -e "$root$file" ]; then
+            must_read "$file"
+            while IFS= read -r line || [ "$line" ]; do
+                case $line in \"*) ;; *,node,*) emit value "${line%%,*}" ;; esac
+            done <"$root$file"
         fi
         ;;
     values)

@@ -372,3 +372,49 @@ async fn only_the_passwd_that_was_read_is_deleted() {
     // The backup is one of the candidates for the password.
     assert_eq!(machine.read().await.passwd[0].rows.len(), 2);
 }
+
+const DROP_IN: &str = "/etc/rancher/k3s/config.yaml.d/90-agent-token.yaml";
+
+#[tokio::test]
+async fn an_agent_token_that_is_configured_nowhere_gets_a_file_of_its_own() {
+    for shell in shells() {
+        let machine = Machine::with_shell(shell);
+        fs::remove_dir(machine.path("/etc/rancher/k3s/config.yaml.d")).unwrap();
+        let (access, node) = (machine.access(), target());
+        let place = machine.read().await.configuration.new_agent_token();
+        let edited = access.set(&node, &place, &Secret::new(NEW), false).await.unwrap();
+        assert_eq!(edited.file, DROP_IN);
+        assert_eq!(machine.text(DROP_IN), format!("agent-token: \"{NEW}\"\n"));
+        let mode = fs::metadata(machine.path(DROP_IN)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+
+        let read = machine.read().await;
+        assert_eq!(read.backups, [DROP_IN]);
+        let found = read.configuration.effective(true).unwrap().clone();
+        assert_eq!((found.file.as_str(), found.line), (DROP_IN, 1));
+        // A second run finds the file.
+        access.restore(&node, &found, &edited.sha256).await.unwrap();
+        assert_eq!(machine.text(DROP_IN), "");
+        let place = machine.read().await.configuration.new_agent_token();
+        access.set(&node, &place, &Secret::new(NEW), false).await.unwrap();
+        let read = machine.read().await.configuration;
+        access.remove(&node, read.effective(true).unwrap()).await.unwrap();
+        access.forget(&node, &[DROP_IN]).await.unwrap();
+        assert!(!machine.path(DROP_IN).exists(), "an empty file is left");
+    }
+}
+
+#[tokio::test]
+async fn the_backup_of_a_token_file_is_known() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "agent-token-file: /etc/agent-token\n");
+    machine.write("/etc/agent-token", "old\n");
+    let found = place(&machine).await;
+    let edited = machine
+        .access()
+        .set(&target(), &found, &Secret::new(NEW), false)
+        .await
+        .unwrap();
+    assert_eq!(edited.file, "/etc/agent-token");
+    assert_eq!(machine.read().await.backups, ["/etc/agent-token"]);
+}

@@ -294,3 +294,21 @@ async fn every_token_of_a_server_is_returned_where_it_is_asked_for() {
     // Which of them are of agents is in the state of the node.
     assert!(has("of-agents") && !has("former-of-nodes"), "{read:?}");
 }
+
+#[tokio::test]
+async fn the_token_of_agents_is_what_the_last_start_has_written() {
+    let machine = Machine::new();
+    let read = async || {
+        let value = machine.access().read_agent_token(&target()).await.unwrap();
+        value.map(|value| value.expose().to_owned())
+    };
+    std::fs::remove_file(machine.path(PASSWD)).unwrap();
+    assert_eq!(read().await, None);
+    machine.write(
+        PASSWD,
+        "of-agents,node,node,k3s:agent\nof-servers,server,server,k3s:server\n",
+    );
+    assert_eq!(read().await.as_deref(), Some("of-agents"));
+    machine.write(PASSWD, "\"with,comma\",node,node,k3s:agent\n");
+    assert_eq!(read().await, None);
+}

@@ -4,17 +4,18 @@
 //! at its own address. The Kubernetes API shows the servers, how they were started, and the snapshots.
 
 pub(crate) mod commands;
-mod connections;
+pub(crate) mod connections;
 mod controller;
 pub(crate) mod given_token;
 mod in_flight;
 pub(crate) mod lease;
-mod node_way;
-mod probe;
-mod put;
+pub(crate) mod node_way;
+pub(crate) mod probe;
+pub(crate) mod put;
 mod readiness;
 mod recover;
 pub mod recovery;
 pub(crate) mod report;
 pub mod rotation;
+pub(crate) mod session;
 mod snapshots;

@@ -356,6 +356,11 @@ impl Environment for Model {
         if is_second || seen.may_be_in_flight && seen.backup.is_none() && self.is_begun {
             return Err(Vec::new());
         }
-        AgentToken::survey(seen)
+        // That starts are not shown any more is found later.
+        let started = Some(BTreeSet::new());
+        AgentToken::survey(&Observed {
+            started,
+            ..seen.clone()
+        })
     }
 }

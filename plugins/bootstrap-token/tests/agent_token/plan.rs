@@ -440,3 +440,52 @@ fn nothing_is_written_for_a_token_of_another_run() {
         "refuse: it is not known which agent token the configuration of server s2 has",
     );
 }
+
+#[test]
+fn by_hand_it_has_to_be_known_when_servers_have_started() {
+    let refuses = |shows_starts, servers| {
+        let model = Model {
+            servers,
+            has_node_access: false,
+            shows_starts,
+            ..Model::default()
+        };
+        let found = AgentToken::survey(&model.observed()).err().unwrap_or_default();
+        found
+            .iter()
+            .any(|blocker| blocker.reason.contains("when the servers have started"))
+    };
+    assert!(refuses(false, 3));
+    assert!(!refuses(true, 3) && !refuses(false, 1));
+}
+
+#[test]
+fn nothing_is_restarted_before_the_files_of_every_server_are_read() {
+    let (mut seen, run) = half_way(true);
+    assert!(matches!(decide(&seen, &run).next, Next::Step(_)));
+    seen.newest = Some([].into());
+    let Next::Wait(wait) = decide(&seen, &run).next else {
+        panic!("it does not wait")
+    };
+    assert_eq!(wait.what, "the files of every server");
+}
+
+/// Two servers have written their files within the same second.
+#[test]
+fn of_files_of_the_same_second_one_is_saved_that_the_datastore_does_not_have() {
+    let (mut seen, run) = half_way(true);
+    let mut record = run.record.clone();
+    record.saved = Saved {
+        token: Some(old()),
+        by: None,
+    };
+    record.saving = ["s2".to_owned()].into();
+    seen.backup = Some(record.clone());
+    seen.newest = Some(["s1", "s2"].map(str::to_owned).into());
+    server(&mut seen, "s1").as_node = Some(Login::Accepts(old()));
+    server(&mut seen, "s2").as_node = Some(Login::Accepts(drawn()));
+    let Next::Step(intent) = decide(&seen, &Run { record, ..run }).next else {
+        panic!("it sends nothing")
+    };
+    assert!(intent.step.to_string().contains("on s2"), "{}", intent.step);
+}

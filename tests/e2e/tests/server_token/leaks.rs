@@ -33,7 +33,7 @@ pub(crate) fn hides(what: &str, text: &str, tokens: &[String]) -> Result<()> {
 }
 
 /// All objects of kube-system, with the values of Secrets in plain text.
-async fn objects(fixture: &RotationFixture) -> Result<String> {
+pub(crate) async fn objects(fixture: &RotationFixture) -> Result<String> {
     let kinds = ["api-resources", "--namespaced", "--verbs=list", "-o", "name"];
     let kinds = fixture.shell().kubectl(kinds).run().await?.expect(0)?.stdout;
     let kinds = kinds.lines().collect::<Vec<_>>().join(",");
@@ -52,7 +52,7 @@ async fn objects(fixture: &RotationFixture) -> Result<String> {
 }
 
 /// A wrapper that records its arguments and its environment.
-fn recording(fixture: &RotationFixture) -> Result<(String, std::path::PathBuf)> {
+pub(crate) fn recording(fixture: &RotationFixture) -> Result<(String, std::path::PathBuf)> {
     let home = fixture.shell().home();
     let (script, record) = (home.join("record"), home.join("recorded"));
     let text = format!(
@@ -67,7 +67,7 @@ fn recording(fixture: &RotationFixture) -> Result<(String, std::path::PathBuf)> 
 }
 
 /// All files below the home directory, without those of the user.
-fn files(home: &Path, of_user: &[&str]) -> Result<String> {
+pub(crate) fn files(home: &Path, of_user: &[&str]) -> Result<String> {
     let mut text = String::new();
     for entry in std::fs::read_dir(home)? {
         let entry = entry?;

@@ -1,5 +1,6 @@
 //! End-to-end tests of `kubectl bootstrap-token server-token`, on a real API server and fake servers of K3s and RKE2.
 
+mod agent_token;
 mod api_away;
 mod cluster;
 mod join;

@@ -12,8 +12,8 @@ use crate::cluster::{ServerFixture, TOKEN, file};
 
 /// The label of the pods on nodes and of their Secrets.
 const POD_LABEL: &str = "kubectl-rotation/run";
-/// The prefix of the backup Secrets.
-const BACKUP: &str = "server-token-rotation-";
+/// In the names of the backup Secrets.
+const BACKUP: &str = "-token-rotation-";
 
 /// A cluster, and the files of its administrator.
 pub(crate) struct RotationFixture {
@@ -215,7 +215,7 @@ impl RotationFixture {
     }
 
     /// No backup Secret, no journal, no snapshot that only checked files, no backup of a file, and no pod.
-    async fn has_left_nothing(&self) -> Result<()> {
+    pub(crate) async fn has_left_nothing(&self) -> Result<()> {
         let pods = self.of_pods().await?;
         ensure!(pods.is_empty(), "left: {pods}");
         let get = ["-n", "kube-system", "get", "secrets", "-o", "name"];
@@ -235,7 +235,7 @@ impl RotationFixture {
     }
 
     /// The rule about file times can only strike where time has passed.
-    async fn starts_again(&self) -> Result<()> {
+    pub(crate) async fn starts_again(&self) -> Result<()> {
         let cluster = &self.servers.cluster;
         let state = cluster.state().await?;
         let names: Vec<&String> = state["servers"]

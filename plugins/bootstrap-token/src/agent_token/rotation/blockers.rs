@@ -65,6 +65,13 @@ pub(super) fn configuration_unknown(server: &str) -> Blocker {
     )
 }
 
+pub(super) fn starts_unknown() -> Blocker {
+    Blocker::new(
+        "it is not known when the servers have started, which decides where the files are saved",
+        "add --node-exec or --via pod; on K3s, a kubeconfig that may read /metrics of each server is enough",
+    )
+}
+
 pub(super) fn order_unknown(servers: &str) -> Blocker {
     Blocker::new(
         format!("{servers} may not start again, and it is not known which of them has started last"),

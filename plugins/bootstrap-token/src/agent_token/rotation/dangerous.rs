@@ -52,6 +52,8 @@ enum Armed {
     Newest(String, Option<Fingerprint>),
     /// Which of these has the newest file is not known.
     OneOf(BTreeSet<String>),
+    /// The file of one has not been read.
+    NotRead,
 }
 
 impl Save {
@@ -70,6 +72,7 @@ impl Save {
     /// | by hand, nothing was saved, and one server accepts another token than O | PUT on it |
     /// | by hand, one server has started since the last PUT, and accepts another token than the datastore has | PUT on it |
     /// | by hand, a PUT that was begun is not recorded, and no other server has started since | PUT on it |
+    /// | with node access, the files of a server cannot be read yet | wait; after `--restart-timeout` refuse: `recover` |
     /// | by hand, there are several such servers, or it is not known which have started | refuse |
     /// | it is not recorded that the PUT begins | record it |
     /// | before the PUT, another server is not up, or something else happens | wait or refuse |
@@ -82,6 +85,7 @@ impl Save {
         }
         match armed(seen, backup) {
             Armed::NoServer => Ok(()),
+            Armed::NotRead => Err(gates::wait_or_recover(look, "the files of every server")),
             Armed::Newest(server, token) => {
                 gates::nothing_else_happens_but(look, Some(&server))?;
                 if !backup.saving.contains(&server) {
@@ -127,13 +131,18 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
     let is_recorded_only = seen.put == PutResult::Recorded && backup.saving.len() == 1;
     let is_uncertain = !backup.saving.is_empty() && !is_recorded_only;
     if let Some(newest) = &seen.newest {
+        if newest.is_empty() {
+            return Armed::NotRead;
+        }
         let is_saved = match &saved.by {
             _ if is_uncertain => false,
             Some(by) => newest.contains(by) && newest.is_disjoint(&others),
             None => others.is_empty(),
         };
-        let mut known = newest.iter().filter_map(|name| Some((name, accepted(name)?)));
-        return match known.next() {
+        let known = newest.iter().filter_map(|name| Some((name, accepted(name)?)));
+        // Of files of the same second, one that the datastore does not have.
+        let first = known.min_by_key(|(name, _)| !others.contains(*name));
+        return match first {
             Some((name, token)) if !is_saved => Armed::Newest(name.clone(), token),
             // It is waited for, before anything is restarted.
             _ => Armed::NoServer,

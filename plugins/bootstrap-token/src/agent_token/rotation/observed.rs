@@ -34,7 +34,8 @@ pub struct Observed {
     pub joining: BTreeSet<String>,
     pub encryption: Encryption,
     pub clocks: Clocks,
-    /// The servers with the newest `cred/passwd`: those whose file has the latest time. `None`: there is no node access.
+    /// The servers with the newest `cred/passwd`: those whose file has the latest time. Empty: the file of a server cannot be read yet.
+    /// `None`: there is no node access.
     pub newest: Option<BTreeSet<String>>,
     /// The servers whose process has started since the last PUT that the run has recorded, or else since the run began. `None`: not
     /// known. With node access nothing depends on it.

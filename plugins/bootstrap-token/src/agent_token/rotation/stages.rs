@@ -225,6 +225,7 @@ pub(super) fn saved(backup: &Record, put: &Saved) -> Next {
 /// | there is no backup Secret, or no server was changed and it is a rollback to a token that is not known | pass |
 /// | a PUT was carried out, and is not recorded | record it |
 /// | the next start of a server is fatal, and another server is not up, or something else happens | wait or refuse |
+/// | with node access, and the files of a server cannot be read yet | wait; after `--restart-timeout` refuse: `recover` |
 /// | the next start of a server is fatal, and which server has the newest file is not known | refuse |
 /// | the next start of a server is fatal, and it is not recorded that the PUT begins | record it |
 /// | the next start of a server is fatal | PUT the same server token on the server that has the newest file |

@@ -21,6 +21,9 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
             found.push(blockers::configuration_unknown(name));
         }
     }
+    if !options.has_node_access && seen.servers.len() > 1 && seen.started.is_none() {
+        found.push(blockers::starts_unknown());
+    }
     if let Some(what) = survey::unmeasured(all).filter(|_| !options.force_unmeasured) {
         found.push(blockers::unmeasured(what));
     }

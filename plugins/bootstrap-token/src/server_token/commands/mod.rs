@@ -1,17 +1,21 @@
 //! `kubectl bootstrap-token server-token`: its commands, one file each.
 
-mod new_value;
-mod node_flags;
+pub(crate) mod new_value;
+pub(crate) mod node_flags;
 mod recover;
 mod rollback;
 mod rotate;
-mod rotation_command;
-mod status;
-mod verify;
+pub(crate) mod rotation_command;
+pub(crate) mod status;
+pub(crate) mod verify;
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
+use cli::rotation::{Commands, OtherKind};
 use client::error::Error;
+use engine::rotation::Rotation as _;
+
+use crate::server_token::rotation;
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
@@ -47,6 +51,15 @@ Examples:
       --node-exec 'ssh root@{address}'
 
 Requests go to the supervisor of each server, at the InternalIP of its Node. Rancher's proxy does not carry them.";
+
+/// Its commands, for those of the other token with the same Lease.
+pub(crate) fn other_kind(commands: Commands) -> OtherKind {
+    OtherKind {
+        kind: rotation::ServerToken::KIND,
+        display: "the server token",
+        commands,
+    }
+}
 
 pub(crate) async fn run(command: ServerToken, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     match command.command {

@@ -14,7 +14,7 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How nodes are reached.
 #[derive(clap::Args, Clone, Debug)]
-pub(super) struct NodeFlags {
+pub(crate) struct NodeFlags {
     /// Run scripts on nodes with this command, which gets them on standard input: 'ssh root@{address}'. {node} and {address} are replaced. By default, an operator does by hand what the command prints
     #[arg(long, value_name = "COMMAND", conflicts_with = "via", help_heading = "Node options")]
     node_exec: Option<String>,
@@ -52,7 +52,7 @@ enum Via {
 }
 
 impl NodeFlags {
-    pub(super) fn way(&self) -> Result<NodeWay, Error> {
+    pub(crate) fn way(&self) -> Result<NodeWay, Error> {
         let timeout = self.node_timeout.unwrap_or(NODE_TIMEOUT);
         match (&self.node_exec, self.via) {
             (Some(command), _) => NodeExec::parse(command, timeout)
@@ -70,7 +70,7 @@ impl NodeFlags {
         }
     }
 
-    pub(super) fn service(&self, kind: SupervisorKind) -> ServiceOptions {
+    pub(crate) fn service(&self, kind: SupervisorKind) -> ServiceOptions {
         ServiceOptions {
             unit: self.unit.clone(),
             restart_command: self.restart_command.clone(),
@@ -78,7 +78,7 @@ impl NodeFlags {
         }
     }
 
-    pub(super) fn typed(&self, commands: Commands) -> Commands {
+    pub(crate) fn typed(&self, commands: Commands) -> Commands {
         let timeout = self.node_timeout.map(duration::format);
         let flags = [
             ("--node-exec", self.node_exec.as_deref()),

@@ -16,6 +16,7 @@ use supervisor::{ServerToken, SupervisorKind};
 
 use super::new_value::NewValueFlags;
 use super::node_flags::NodeFlags;
+use crate::agent_token;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, ServerFlags};
 use crate::server_token::given_token::GivenToken;
@@ -119,7 +120,10 @@ impl Recover {
     }
 
     fn commands(&self, global: &GlobalFlags) -> Commands {
-        let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group("server-token");
+        let group = |group| Commands::new::<crate::cli::BootstrapToken>("", global).in_group(group);
+        let of_agents = self.nodes.typed(self.addresses.typed(group("agent-token")));
+        let of_agents = agent_token::commands::other_kind(of_agents);
+        let commands = group("server-token").or_of(of_agents);
         let path = |path: &PathBuf| path.display().to_string();
         let mut files = self.token_files.iter().map(path);
         let commands = commands.with("--token-file", files.next().as_deref());

@@ -11,23 +11,25 @@ use client::error::Error;
 use engine::rotation::Check;
 use node_access::{NodeAccess, NodeTarget, ServiceOptions};
 use serde_json::Map;
-use supervisor::SupervisorKind;
 use supervisor::node::{self, ClusterNode};
+use supervisor::{ServerToken, SupervisorKind};
 
 use super::new_value::NewValueFlags;
 use super::node_flags::NodeFlags;
+use crate::agent_token;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, SupervisorFlags};
-use crate::server_token::controller::{Options, ServerTokenController};
+use crate::server_token::controller::ServerTokenController;
 use crate::server_token::given_token::GivenToken;
 use crate::server_token::lease;
 use crate::server_token::node_way::{NO_RUN, NodeWay};
 use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
 use crate::server_token::rotation::observed::Repin;
+use crate::server_token::session::{Options, RotatedToken, Session};
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
-pub(super) struct RotationFlags {
+pub(crate) struct RotationFlags {
     #[command(flatten)]
     pub supervisors: SupervisorFlags,
 
@@ -48,6 +50,77 @@ pub(super) struct RotationFlags {
 
     #[command(flatten)]
     pub run: RunFlags,
+}
+
+/// The servers of a cluster, and the server token.
+pub(crate) struct Servers {
+    pub(crate) cluster: ClusterConnection,
+    pub(crate) all: Vec<ClusterNode>,
+    pub(crate) kind: SupervisorKind,
+    pub(crate) service: ServiceOptions,
+    pub(crate) nodes: NodeWay,
+    pub(crate) access: Access,
+    pub(crate) given: ServerToken,
+}
+
+impl RotationFlags {
+    /// Reads the server token and lists the servers.
+    pub(crate) async fn open(&self, global: &GlobalFlags, context: &Context) -> Result<Servers, Error> {
+        let ui = &context.ui;
+        let nodes = self.nodes.way()?;
+        let token = self.supervisors.token(ui).await?;
+        let cluster = ClusterConnection::open(global, context)?;
+        // Also sets the server's clock, by which all deadlines are.
+        let all = node::list(cluster.client()).await?;
+        self.supervisors.addresses.servers(&all)?;
+        let kind = all.iter().find_map(ClusterNode::supervisor);
+        let kind = kind.ok_or_else(|| Error::failed("no server of the cluster has a Node"))?;
+        let service = self.nodes.service(kind);
+        let token = match token {
+            Some(token) => token,
+            None => read_from_node(&all, &nodes, &service).await?,
+        };
+        let access = Access::new(&self.supervisors.addresses, token.ca_hash(), &cluster, ui)?;
+        let given = token
+            .into_server_token()
+            .map_err(|error| Error::usage(error.to_string()))?;
+        Ok(Servers {
+            cluster,
+            all,
+            kind,
+            service,
+            nodes,
+            access,
+            given,
+        })
+    }
+
+    pub(crate) fn timeout(&self, kind: SupervisorKind) -> Duration {
+        self.restart_timeout.unwrap_or(match kind {
+            SupervisorKind::K3s => Duration::from_mins(5),
+            SupervisorKind::Rke2 => Duration::from_mins(15),
+        })
+    }
+
+    /// The commands of a group, with what of this command belongs to every later one too. It is not in the Lease.
+    pub(crate) fn commands(&self, group: &str, global: &GlobalFlags) -> Commands {
+        let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group(group);
+        let commands = self.supervisors.typed(commands);
+        let duration = |value: Option<Duration>| value.map(duration::format);
+        let commands = commands.with_to_recover("--restart-timeout", duration(self.restart_timeout).as_deref());
+        self.nodes
+            .typed(commands)
+            .with_to_run("--restart-timeout", duration(self.restart_timeout).as_deref())
+            .with_to_run("--pause-between", duration(self.pause_between).as_deref())
+    }
+}
+
+/// The checks that a resumed run overrides too.
+pub(crate) fn forced(commands: Commands, forced: &[Check]) -> Commands {
+    let forced = [UNPIN, UNMEASURED].into_iter().filter(|check| forced.contains(check));
+    forced.fold(commands, |commands, check| {
+        commands.with_to_run("--force", Some(check.name))
+    })
 }
 
 /// Where the new token comes from and goes to, and what is configured at the end. Only `rotate` has these.
@@ -100,49 +173,40 @@ impl RotationCommand<'_> {
     pub(super) async fn run(self) -> Result<(&'static str, Result<(), Error>), Error> {
         let (ui, flags) = (&self.context.ui, self.flags);
         let results = Results::new(ui, &flags.run, true)?;
-        let nodes = flags.nodes.way()?;
-        if self.new.repin && matches!(nodes, NodeWay::ByHand) {
+        if self.new.repin && matches!(flags.nodes.way()?, NodeWay::ByHand) {
             return Err(Error::usage("--repin needs --node-exec or --via pod"));
         }
         let given_new = self.new.value.given()?;
-        let token = flags.supervisors.token(ui).await?;
-        let cluster = ClusterConnection::open(self.global, self.context)?;
-        // Also sets the server's clock, by which all deadlines are.
-        let nodes_of_cluster = node::list(cluster.client()).await?;
-        flags.supervisors.addresses.servers(&nodes_of_cluster)?;
-        let kind = nodes_of_cluster.iter().find_map(ClusterNode::supervisor);
-        let kind = kind.ok_or_else(|| Error::failed("no server of the cluster has a Node"))?;
-        let service = flags.nodes.service(kind);
-        let token = match token {
-            Some(token) => token,
-            None => read_from_node(&nodes_of_cluster, &nodes, &service).await?,
-        };
-        let access = Access::new(&flags.supervisors.addresses, token.ca_hash(), &cluster, ui)?;
-        let given = token
-            .into_server_token()
-            .map_err(|error| Error::usage(error.to_string()))?;
+        let Servers {
+            cluster,
+            kind,
+            service,
+            nodes,
+            access,
+            given,
+            ..
+        } = flags.open(self.global, self.context).await?;
         let [force_lock, force_journal] = [Check::LOCK, Check::JOURNAL].map(|check| self.forced.contains(&check));
         let target = self.target();
         let options = Options {
+            rotates: RotatedToken::Server,
             kind,
             given,
             given_new,
             output: self.new.value.output(),
             nodes,
             service,
-            restart_timeout: flags.restart_timeout.unwrap_or(match kind {
-                SupervisorKind::K3s => Duration::from_mins(5),
-                SupervisorKind::Rke2 => Duration::from_mins(15),
-            }),
+            restart_timeout: flags.timeout(kind),
             pause_between: flags.pause_between,
             only: flags.only.clone(),
             repin: self.new.repin(),
             forced: self.forced.clone(),
             commands: target.commands.clone(),
         };
+        let session = Session::new(ui, &cluster, &flags.supervisors, access, options)?;
         let job = Job {
             ui,
-            controller: &ServerTokenController::new(ui, &cluster, &flags.supervisors, access, options)?,
+            controller: &ServerTokenController::new(session),
             target: &target,
             verb: self.verb,
             yes: flags.run.yes,
@@ -173,19 +237,9 @@ impl RotationCommand<'_> {
 
 /// The commands that resume a rotation or roll it back, with these options. They are not in the Lease.
 fn commands(flags: &RotationFlags, new: &NewTokenFlags, forced: &[Check], global: &GlobalFlags) -> Commands {
-    let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group("server-token");
-    let commands = flags.supervisors.typed(commands);
-    let duration = |value: Option<Duration>| value.map(duration::format);
-    let commands = commands.with_to_recover("--restart-timeout", duration(flags.restart_timeout).as_deref());
-    let commands = flags
-        .nodes
-        .typed(commands)
-        .with_to_run("--restart-timeout", duration(flags.restart_timeout).as_deref())
-        .with_to_run("--pause-between", duration(flags.pause_between).as_deref());
-    let forced = [UNPIN, UNMEASURED].into_iter().filter(|check| forced.contains(check));
-    let commands = forced.fold(commands, |commands, check| {
-        commands.with_to_run("--force", Some(check.name))
-    });
+    let commands = flags.commands("server-token", global);
+    let commands = commands.or_of(agent_token::commands::other_kind(flags.commands("agent-token", global)));
+    let commands = self::forced(commands, forced);
     new.typed(commands)
 }
 
@@ -212,7 +266,7 @@ async fn read_from_node(nodes: &[ClusterNode], way: &NodeWay, service: &ServiceO
     Err(last)
 }
 
-fn target_of(node: &ClusterNode) -> Option<NodeTarget> {
+pub(crate) fn target_of(node: &ClusterNode) -> Option<NodeTarget> {
     NodeTarget::new(&node.name, node.internal_ips.first()?.parse().ok()?).ok()
 }
 

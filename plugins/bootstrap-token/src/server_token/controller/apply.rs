@@ -8,12 +8,12 @@ use engine::lock::Fence;
 use futures::future::try_join_all;
 use supervisor::snapshot;
 
-use super::abstraction::{snapshot_name, taken};
-use super::backup::{self, Content};
-use super::tokens::{fingerprint_of, with_hash};
-use super::{OutputTarget, Run, ServerTokenController, output};
+use super::{Run, ServerTokenController};
 use crate::server_token::rotation::observed::{Files, Observed, RoundResult};
 use crate::server_token::rotation::step::{BackUp, Change, SnapshotKind, Step};
+use crate::server_token::session::abstraction::{snapshot_name, taken};
+use crate::server_token::session::backup::{self, Content};
+use crate::server_token::session::tokens::fingerprint_of;
 use crate::server_token::snapshots;
 
 impl ServerTokenController<'_> {
@@ -21,40 +21,26 @@ impl ServerTokenController<'_> {
         if !fence.is_open() {
             return Err(Failure::LockLost);
         }
-        self.clean_up_once(run).await?;
+        self.clean_up_once(&run.into()).await?;
         match step {
-            Step::Create { .. } => self.write_output(run)?,
-            Step::BackUp(change) => self.back_up(change, run, fence).await?,
-            Step::Print(value) => {
-                let token = self.state().tokens.require(*value)?;
-                let text = with_hash(&token, self.ca_hash().as_ref());
-                self.ui.out(text.expose());
-                self.state().memory.printed = Some(*value);
+            Step::Create { .. } => {
+                let value = run.record.new.last().copied();
+                self.write_output(value.ok_or(Failure::Conflict)?)?;
             }
+            Step::BackUp(change) => self.back_up(change, run, fence).await?,
+            Step::Print(value) => self.print(*value)?,
             Step::Snapshot(kind) => self.take_snapshots(*kind, run, fence).await?,
             Step::Unpin { server } => return self.unpin(server, run, fence).await,
             Step::Round(round) => return self.send_round(round, run, fence).await,
             Step::Heal(heal) => return self.send_heal(heal, fence).await,
             Step::Restart(restart) => return self.restart(restart, run, fence).await,
             Step::Repin { node, value } => return self.repin(node, *value, run, fence).await,
-            Step::DeleteConfigurationBackups => return self.delete_configuration_backups(run, fence).await,
+            Step::DeleteConfigurationBackups => return self.delete_configuration_backups(&run.into(), fence).await,
             Step::DeleteSnapshots => self.delete_snapshots(run, fence).await?,
             Step::Forget => self.forget().await?,
         }
         // Servers and nodes are as they were.
         self.state().is_reusable = true;
-        Ok(())
-    }
-
-    /// Deletes what another process of this run has left running.
-    async fn clean_up_once(&self, run: &Run) -> Result<(), Failure> {
-        let is_due = {
-            let mut state = self.state();
-            !state.memory.is_own && !std::mem::replace(&mut state.is_cleaned_up, true)
-        };
-        if is_due {
-            self.clean_up_pods(run).await?;
-        }
         Ok(())
     }
 
@@ -77,22 +63,6 @@ impl ServerTokenController<'_> {
         if is_same { Ok(now) } else { Err(Failure::Conflict) }
     }
 
-    fn write_output(&self, run: &Run) -> Result<(), Failure> {
-        let value = run.record.new.last().copied().ok_or(Failure::Conflict)?;
-        let token = self.state().tokens.require(value)?;
-        match &self.options.output {
-            OutputTarget::File(path) => {
-                output::write(path, &with_hash(&token, self.ca_hash().as_ref())).map_err(Failure::Permanent)
-            }
-            OutputTarget::Print | OutputTarget::Nowhere => Ok(()),
-        }
-    }
-
-    fn ca_hash(&self) -> Option<supervisor::CaHash> {
-        let state = self.state();
-        state.supervisors.values().next().map(|known| known.ca_hash().clone())
-    }
-
     async fn back_up(&self, BackUp { record, change }: &BackUp, run: &Run, fence: &Fence) -> Result<(), Failure> {
         let mut content = match self.backup_content() {
             Ok(content) => content,
@@ -111,24 +81,22 @@ impl ServerTokenController<'_> {
 
     /// What the backup Secret holds.
     pub(super) fn backup_content(&self) -> Result<Content, Failure> {
-        let state = self.state();
-        let backup = state.latest.as_ref().and_then(|latest| latest.backup.as_ref());
-        backup.map(|backup| backup.content.clone()).ok_or(Failure::Conflict)
+        let own = self.own();
+        let content = own.backup.as_ref().map(|backup| backup.content.clone());
+        content.ok_or(Failure::Conflict)
     }
 
     /// Writes the backup Secret, if it is as it was read, and reads it back.
     pub(super) async fn save(&self, run: &Run, content: &mut Content, fence: &Fence) -> Result<(), Failure> {
         let (cluster, tokens) = (self.cluster_uid().await?, self.state().tokens.clone());
         *content = content.clone().sealed(tokens, cluster, run.id.to_string()).await?;
-        let before = self.state().latest.as_ref().and_then(|latest| latest.backup.clone());
+        let before = self.own().backup.clone();
         if !fence.is_open() {
             return Err(Failure::LockLost);
         }
         let run = run.id.to_string();
         let written = backup::write(self.cluster.client(), &run, before.as_ref(), content).await?;
-        if let Some(latest) = &mut self.state().latest {
-            latest.backup = Some(written);
-        }
+        self.own().backup = Some(written);
         Ok(())
     }
 
@@ -136,11 +104,11 @@ impl ServerTokenController<'_> {
     async fn take_snapshots(&self, kind: SnapshotKind, run: &Run, fence: &Fence) -> Result<(), Failure> {
         let run = run.id.to_string();
         let name = snapshot_name(&run, kind);
-        let known = self.state().snapshots.clone().unwrap_or_default();
+        let known = self.own().snapshots.clone().unwrap_or_default();
         // A checking one shows what is there now. The others are kept, one on each server.
         let lacks = |server: &String| kind == SnapshotKind::Checking || taken(&run, kind, server, &known).is_empty();
         let servers: Vec<String> = self.server_names().into_iter().filter(lacks).collect();
-        self.state().snapshots = None;
+        self.own().snapshots = None;
         let taken = try_join_all(servers.iter().map(|server| async {
             let (supervisor, password) = self.login(server).await?;
             if !fence.is_open() {
@@ -155,17 +123,16 @@ impl ServerTokenController<'_> {
         let list = || self.read_api(|client| async move { Ok(snapshot::list(&client, kind).await?) });
         let (shown, files) = snapshots::shown(&taken, list).await?;
         let files_of = |hash| fingerprint_of(hash).map_or(Files::Unknown, Files::Hold);
-        let mut state = self.state();
         let shown = shown.into_iter().map(|(server, hash)| (server, files_of(hash)));
-        state.memory.files.extend(shown);
-        state.snapshots = Some(files);
+        self.state().memory.files.extend(shown);
+        self.own().snapshots = Some(files);
         Ok(())
     }
 
     /// Deletes the snapshots of the run that were taken to check files.
     async fn delete_snapshots(&self, run: &Run, fence: &Fence) -> Result<(), Failure> {
         let run = run.id.to_string();
-        let known = self.state().snapshots.take().unwrap_or_default();
+        let known = self.own().snapshots.take().unwrap_or_default();
         for server in self.server_names() {
             let files = taken(&run, SnapshotKind::Checking, &server, &known);
             let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
@@ -183,18 +150,10 @@ impl ServerTokenController<'_> {
     }
 
     async fn forget(&self) -> Result<(), Failure> {
-        let backup = self.state().latest.as_ref().and_then(|latest| latest.backup.clone());
-        backup::delete(self.cluster.client(), &backup.ok_or(Failure::Conflict)?).await?;
-        if let Some(latest) = &mut self.state().latest {
-            latest.backup = None;
-        }
+        let version = self.own().backup.as_ref().map(|backup| backup.version.clone());
+        backup::delete(self.cluster.client(), &version.ok_or(Failure::Conflict)?).await?;
+        self.own().backup = None;
         Ok(())
-    }
-
-    fn server_names(&self) -> Vec<String> {
-        let state = self.state();
-        let servers = state.latest.iter().flat_map(|latest| latest.seen.servers.keys());
-        servers.cloned().collect()
     }
 
     /// What `--dry-run=server` can check by itself.

@@ -1,186 +1,68 @@
-//! The I/O of the rotation of the server token: [`ServerTokenController`] reads the servers and applies single steps.
+//! The I/O of the rotation of the server token: [`ServerTokenController`] applies single steps to the servers of a [`Session`].
 //!
-//! It decides nothing. What it reads becomes an [`Observed`] of names, fingerprints and states ([`abstraction`]).
+//! It decides nothing.
 
-pub(super) mod abstraction;
 mod apply;
-pub(super) mod backup;
 mod explain;
-mod node_states;
-pub(super) mod nodes;
+mod nodes;
 mod observe;
-pub(super) mod output;
-pub(super) mod reading;
 mod round;
-pub(super) mod tokens;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cli::rotation::Commands;
-use cli::ui::Ui;
 use client::access::Needed;
 use client::connection::Server;
 use client::error::Error;
 use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
-use engine::engine::LONGEST_OBSERVATION;
 use engine::lock::Fence;
-use engine::rotation::{Check, Timer};
-use engine::run::{Draw, RunId};
-use node_access::ServiceOptions;
+use engine::rotation::Timer;
+use engine::run::Draw;
 use supervisor::snapshot::SnapshotFile;
-use supervisor::{ServerToken as GivenServerToken, Supervisor, SupervisorKind, TokenValue};
-use tokio::time::Instant;
 
-use self::abstraction::Memory;
-use self::node_states::NodeStates;
-use self::observe::Latest;
-use self::tokens::{SystemRandom, Tokens};
-use crate::cluster::ClusterConnection;
-use crate::report::target::CLUSTER;
 use crate::rights::SERVER_ROTATE;
-use crate::server_token::connections::{Access, SupervisorFlags};
-use crate::server_token::in_flight::in_flight;
-use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::ServerToken;
-use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
-use crate::server_token::rotation::observed::{Observed, Options as RotationOptions, Repin};
+use crate::server_token::rotation::observed::Observed;
 use crate::server_token::rotation::step::Step;
+use crate::server_token::session::Session;
+use crate::server_token::session::backup::Backup;
+use crate::server_token::session::tokens::SystemRandom;
 
 type Run = engine::run::Run<ServerToken>;
 
-/// What the user has asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub(crate) kind: SupervisorKind,
-    /// The current token, or the new one where a run is resumed.
-    pub(crate) given: GivenServerToken,
-    pub(crate) given_new: Option<TokenValue>,
-    pub(crate) output: OutputTarget,
-    pub(crate) nodes: NodeWay,
-    pub(crate) service: ServiceOptions,
-    pub(crate) restart_timeout: Duration,
-    pub(crate) pause_between: Option<Duration>,
-    pub(crate) only: Option<String>,
-    pub(crate) repin: Repin,
-    pub(crate) forced: Vec<Check>,
-    pub(crate) commands: Commands,
-}
-
-/// Where the new token goes.
-#[derive(Clone, Debug)]
-pub(crate) enum OutputTarget {
-    Nowhere,
-    File(PathBuf),
-    /// To standard output, before the first PUT.
-    Print,
-}
-
-impl Options {
-    pub(crate) fn has_node_access(&self) -> bool {
-        !matches!(self.nodes, NodeWay::ByHand)
-    }
-
-    fn node_timeout(&self) -> Duration {
-        self.nodes.longest()
-    }
-
-    fn of_rotation(&self) -> RotationOptions {
-        RotationOptions {
-            has_node_access: self.has_node_access(),
-            force_unpin: self.forced.contains(&UNPIN),
-            force_unmeasured: self.forced.contains(&UNMEASURED),
-            only: self.only.clone(),
-            pauses: self.pause_between.is_some(),
-            repin: self.repin,
-        }
-    }
-}
-
 /// Observes the servers of one cluster, and applies steps to them.
 pub(crate) struct ServerTokenController<'a> {
-    ui: &'a Ui,
-    cluster: &'a ClusterConnection,
-    flags: &'a SupervisorFlags,
-    access: Access,
-    options: Options,
-    state: Mutex<State>,
+    session: Session<'a>,
+    own: Mutex<OwnState>,
 }
 
-/// What an observation leaves for the next step and the next observation.
+/// What only this rotation has read.
 #[derive(Default)]
-struct State {
-    tokens: Tokens,
-    latest: Option<Latest>,
-    memory: Memory,
-    /// The last observation was without a run: the next run is begun by this process.
-    had_no_run: bool,
-    own_run: Option<RunId>,
-    /// The last step has changed neither servers nor nodes.
-    is_reusable: bool,
-    /// By the names of servers.
-    supervisors: BTreeMap<String, Supervisor>,
-    node_states: NodeStates,
-    /// The nodes were read after everything in flight had arrived.
-    has_arrived: bool,
-    /// The permissions for pods are checked, and abandoned ones are deleted.
-    is_prepared: bool,
+struct OwnState {
+    backup: Option<Backup>,
     /// `None`: they have to be read.
     snapshots: Option<Vec<SnapshotFile>>,
-    cluster_uid: Option<String>,
-    /// When the API server of the kubeconfig was found to be away.
-    api_away: Option<Instant>,
-    is_no_harvester: bool,
-    /// The pods of another process of the run are deleted.
-    is_cleaned_up: bool,
     /// Why PUTs of the last round failed.
     reasons: Vec<String>,
 }
 
 impl<'a> ServerTokenController<'a> {
-    /// # Errors
-    /// If the given token could not be set again by a rollback.
-    pub(crate) fn new(
-        ui: &'a Ui,
-        cluster: &'a ClusterConnection,
-        flags: &'a SupervisorFlags,
-        access: Access,
-        options: Options,
-    ) -> Result<Self, Error> {
-        let given = options.given.value().map_err(|error| {
-            Error::failed(format!(
-                "the current token could not be set again by a rollback: {error}"
-            ))
-        })?;
-        let mut state = State::default();
-        state.tokens.insert(given);
-        if let Some(new) = &options.given_new {
-            state.tokens.insert(new.clone());
-        }
-        Ok(Self {
-            ui,
-            cluster,
-            flags,
-            access,
-            options,
-            state: Mutex::new(state),
-        })
+    pub(crate) fn new(session: Session<'a>) -> Self {
+        let own = Mutex::default();
+        Self { session, own }
     }
 
-    fn needed(&self) -> Needed<'_> {
-        let state = self.state();
-        let has_snapshots = state.latest.as_ref().is_some_and(|latest| latest.seen.has_snapshots());
-        Needed {
-            server: &self.cluster.server,
-            side: CLUSTER,
-            rights: self.options.nodes.rights(SERVER_ROTATE, has_snapshots),
-        }
+    fn own(&self) -> MutexGuard<'_, OwnState> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl<'a> Deref for ServerTokenController<'a> {
+    type Target = Session<'a>;
+
+    fn deref(&self) -> &Session<'a> {
+        &self.session
     }
 }
 
@@ -191,22 +73,16 @@ impl Controller for ServerTokenController<'_> {
         Box::pin(self.observation(run, None)).await
     }
 
-    /// Nodes are read by commands or pods, and once more where a server has just come back.
     fn longest_observation(&self) -> Duration {
-        let by_nodes = if self.options.has_node_access() {
-            self.options.node_timeout() * 2
-        } else {
-            Duration::ZERO
-        };
-        LONGEST_OBSERVATION + by_nodes
+        self.session.longest_observation()
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {
-        Box::new(SystemRandom(self))
+        Box::new(SystemRandom(&self.session))
     }
 
     fn needs(&self) -> Vec<Needed<'_>> {
-        vec![self.needed()]
+        vec![self.needed(SERVER_ROTATE)]
     }
 
     async fn apply(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
@@ -218,12 +94,7 @@ impl Controller for ServerTokenController<'_> {
     }
 
     fn lasts(&self, timer: Timer) -> Duration {
-        match timer {
-            Timer::Proof => self.options.restart_timeout,
-            Timer::Quiet => self.options.pause_between.unwrap_or_default(),
-            Timer::InFlight => in_flight(),
-            Timer::Retry | Timer::Cache => Duration::ZERO,
-        }
+        self.session.lasts(timer)
     }
 
     fn server(&self) -> &Server {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::error::{Error, Kind};
-use client::secret::{Fingerprint, Secret};
+use client::secret::Secret;
 use engine::controller::Failure;
 use engine::lock::Fence;
 use supervisor::{Credential, ProbeResult, Supervisor, TokenValue};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Run, ServerTokenController};
 use crate::server_token::put::{PutOutcome, put};
 use crate::server_token::rotation::dangerous::{Heal, Round};
-use crate::server_token::rotation::observed::{Clocks, Files, Login, RoundResult};
+use crate::server_token::rotation::observed::{Clocks, Files, RoundResult};
 
 /// The PUTs of one round so far.
 #[derive(Debug, Default)]
@@ -128,7 +128,8 @@ impl ServerTokenController<'_> {
         let mut state = self.state();
         state.memory.round = result;
         state.memory.is_unanswered = progress.is_unanswered;
-        state.reasons.clone_from(&progress.reasons);
+        drop(state);
+        self.own().reasons.clone_from(&progress.reasons);
         let reasons = progress.reasons.join("; ");
         if progress.is_unanswered {
             return Err(Failure::Transient(Error::new(Kind::Unavailable, reasons)));
@@ -176,26 +177,6 @@ impl ServerTokenController<'_> {
         outcome
     }
 
-    /// A server, and the password that it accepts by the last observation.
-    pub(super) async fn login(&self, name: &str) -> Result<(Supervisor, Secret), Failure> {
-        let (target, password) = {
-            let state = self.state();
-            let latest = state.latest.as_ref().ok_or(Failure::Conflict)?;
-            let target = latest.targets.iter().find(|target| target.name == name).cloned();
-            let accepted = match latest.seen.servers.get(name).map(|server| server.accepts) {
-                Some(Login::Accepts(accepted)) => Some(accepted),
-                _ => latest.readings.get(name).and_then(accepted),
-            };
-            let accepted = accepted.ok_or(Failure::Conflict)?;
-            (
-                target.ok_or(Failure::Conflict)?,
-                state.tokens.require(accepted)?.password().clone(),
-            )
-        };
-        let supervisor = self.supervisor(&target).await.map_err(Failure::from)?;
-        Ok((supervisor, password))
-    }
-
     /// The same, asked again: it may have restarted since, with the token of the round.
     async fn login_now(&self, name: &str, round: &Round) -> Result<(Supervisor, Secret), Failure> {
         let (supervisor, before) = self.login(name).await?;
@@ -203,12 +184,4 @@ impl ServerTokenController<'_> {
         let is_new = supervisor.probe(Credential::Server(&new)).await == ProbeResult::Accepted;
         Ok((supervisor, if is_new { new } else { before }))
     }
-}
-
-fn accepted(reading: &super::abstraction::ServerReading) -> Option<Fingerprint> {
-    let mut accepted = reading
-        .as_server
-        .iter()
-        .filter(|(_, result)| *result == ProbeResult::Accepted);
-    accepted.next().map(|(value, _)| *value)
 }

@@ -6,9 +6,9 @@ use node_access::{NodeAccess, NodeProblem, NodeTarget, ServiceAction, ServiceMan
 use supervisor::snapshot;
 
 use super::{RUN, Recoverer};
-use crate::server_token::controller::nodes::instruction;
 use crate::server_token::recovery::facts::{RecoveryFacts, ServerFacts};
 use crate::server_token::recovery::plan::RecoveryAction;
+use crate::server_token::session::nodes::instruction;
 use crate::server_token::snapshots;
 
 impl Recoverer<'_> {

@@ -7,10 +7,10 @@ use supervisor::TokenHash;
 
 use super::leftovers::in_words;
 use super::{RUN, Recoverer};
-use crate::server_token::controller::OutputTarget;
-use crate::server_token::controller::backup::{self, tokens_of};
 use crate::server_token::recovery::diagnosis::Diagnosis;
 use crate::server_token::recovery::facts::RecoveryFacts;
+use crate::server_token::session::OutputTarget;
+use crate::server_token::session::backup::{self, tokens_of};
 
 impl Recoverer<'_> {
     pub(super) async fn finish(&mut self, facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Result<(), Error> {
@@ -53,7 +53,8 @@ impl Recoverer<'_> {
                 "A rotation is in progress, and has kept its record: `{rotate}` resumes it, and `{rollback}` restores the old token."
             ));
         }
-        let release = if is_kept {
+        let has_other = self.leftovers.as_ref().is_some_and(|leftovers| leftovers.has_other);
+        let release = if is_kept || has_other {
             Release::KeepJournal
         } else {
             Release::Finish("recovered".to_owned())
@@ -67,7 +68,7 @@ impl Recoverer<'_> {
     }
 
     fn is_in_file(&self, path: &std::path::Path, token: TokenHash) -> bool {
-        let holds = crate::server_token::controller::output::holds(path);
+        let holds = crate::server_token::session::output::holds(path);
         holds.and_then(|holds| self.tokens.hash_of(holds)) == Some(token)
     }
 
@@ -86,7 +87,7 @@ impl Recoverer<'_> {
         let (Some(own), Some(api)) = (own, &self.api) else {
             return Ok(());
         };
-        backup::delete(&api.client, &own).await.map_err(in_words)
+        backup::delete(&api.client, &own.version).await.map_err(in_words)
     }
 
     /// A rotation that does not know the token which every server has now cannot be resumed.
@@ -111,7 +112,7 @@ impl Recoverer<'_> {
         }
         let rotation = self.leftovers.as_mut().and_then(|leftovers| leftovers.rotation.take());
         if let (Some(backup), Some(api)) = (rotation.and_then(|rotation| rotation.backup), &self.api) {
-            backup::delete(&api.client, &backup).await.map_err(in_words)?;
+            backup::delete(&api.client, &backup.version).await.map_err(in_words)?;
         }
         self.ui.status(format!(
             "Rotation {run} cannot be resumed: its tokens are not valid any more. Its record was removed."

@@ -2,22 +2,25 @@
 
 use cli::rotation::leases::LeasedRotation;
 use client::error::{Doing as _, Error};
+use engine::journal::Unreadable;
 use engine::lock::LeaseRecord;
 use supervisor::ServerToken as GivenServerToken;
 
 use super::{RUN, Recoverer};
-use crate::server_token::controller::backup::{self, Backup, Content, tokens_of};
-use crate::server_token::controller::tokens::Tokens;
 use crate::server_token::lease;
 use crate::server_token::recovery::facts::{RoundEnd, RoundFacts};
 use crate::server_token::rotation::ServerToken;
 use crate::server_token::rotation::record::{Record, RoundRecord};
+use crate::server_token::session::backup::{self, Backup, Content, tokens_of};
+use crate::server_token::session::tokens::Tokens;
 
 /// They were read.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
     /// A rotation in progress.
     pub(super) rotation: Option<UnfinishedRotation>,
+    /// Another rotation with the same Lease is in progress.
+    pub(super) has_other: bool,
     /// Of a recovery.
     pub(super) own: Option<Backup>,
     /// The text in the Lease.
@@ -41,8 +44,14 @@ impl Recoverer<'_> {
         let name = lease::name();
         let record = name.lock::<ServerToken>(&server).read().await;
         let record = record.doing(format!("read {name}"))?;
+        let mut other = None;
         let rotation = match LeasedRotation::<ServerToken>::from(record.clone()).journal {
             None => None,
+            // It has servers restarted, and is resumed once they are up.
+            Some(Err(Unreadable::OtherKind(kind))) => {
+                other = self.options.commands.other(&kind).cloned();
+                None
+            }
             Some(Err(why)) => {
                 self.ui.warn(format!("the rotation in progress is not known: {why}"));
                 None
@@ -66,7 +75,20 @@ impl Recoverer<'_> {
             self.last_round = self.round_of(&backup.content.record).or(self.last_round.take());
         }
         let LeaseRecord { journal, .. } = record;
-        self.leftovers = Some(Leftovers { rotation, own, journal });
+        if let Some(other) = &other {
+            let (rotate, rollback) = (other.commands.rotate(), other.commands.rollback());
+            self.ui.warn(format!(
+                "a rotation of {} is in progress: `{rotate}` resumes it, and `{rollback}` rolls it back. Both need the server token that it was \
+                 begun with: keep that token",
+                other.display
+            ));
+        }
+        self.leftovers = Some(Leftovers {
+            rotation,
+            has_other: other.is_some(),
+            own,
+            journal,
+        });
         Ok(())
     }
 

@@ -35,10 +35,10 @@ use self::memory::ServerMemory;
 use self::tokens::KnownTokens;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, ServerFlags, ServerTarget};
-use crate::server_token::controller::OutputTarget;
 use crate::server_token::in_flight::in_flight;
 use crate::server_token::node_way::NodeWay;
 use crate::server_token::recovery::facts::RoundFacts;
+use crate::server_token::session::OutputTarget;
 
 /// The run in the names of backups on nodes. There is one recovery at a time, and a repeated one deletes what is left.
 const RUN: &str = "recover";

@@ -18,12 +18,12 @@ use tokio::time::{Instant, timeout};
 
 use super::{RUN, Recoverer};
 use crate::server_token::connections::ServerTarget;
-use crate::server_token::controller::abstraction::{datastore, encryption_of};
-use crate::server_token::controller::reading::narrow_clocks;
 use crate::server_token::node_way::{NO_RUN, NodeWay, check_machine};
 use crate::server_token::readiness::readiness;
 use crate::server_token::recovery::facts::{FailedStarts, RecoveryFacts, Response, ServerFacts};
 use crate::server_token::rotation::observed::{Clocks, Datastore, Encryption};
+use crate::server_token::session::abstraction::{datastore, encryption_of};
+use crate::server_token::session::reading::narrow_clocks;
 
 /// How long an API server may take to answer a read.
 const API: Duration = Duration::from_secs(4);

@@ -6,11 +6,11 @@ use supervisor::{CaHash, Credential, ProbeResult, ServerToken, Supervisor, Token
 use tokio::time::Instant;
 
 use super::Recoverer;
-use crate::server_token::controller::tokens::with_hash;
-use crate::server_token::controller::{OutputTarget, output};
 use crate::server_token::put::{PutOutcome, put};
 use crate::server_token::recovery::facts::{RecoveryFacts, RoundEnd, RoundFacts};
 use crate::server_token::recovery::plan::{RecoveryRound, RoundValue};
+use crate::server_token::session::tokens::with_hash;
+use crate::server_token::session::{OutputTarget, output};
 
 /// How often a round may begin with a PUT that is not sent.
 const UNSENT: usize = 5;
@@ -174,7 +174,7 @@ impl Recoverer<'_> {
             Some(given) => (self.tokens.value(given.hash())?, true),
             None => (TokenValue::generate()?, false),
         };
-        let text = with_hash(&value, self.ca_hash().as_ref());
+        let text = with_hash(&value, supervisor::TokenUser::Server, self.ca_hash().as_ref());
         match &self.options.output {
             OutputTarget::File(path) if output::holds(path) != Some(value.password().fingerprint()) => {
                 output::write(path, &text)?;

@@ -11,14 +11,14 @@ use tokio::time::{Instant, sleep};
 use super::leftovers::in_words;
 use super::report::{ServerTokenRecovery, describe, page};
 use super::{RUN, Recoverer};
-use crate::server_token::controller::OutputTarget;
-use crate::server_token::controller::nodes::instructions;
 use crate::server_token::in_flight::in_flight;
 use crate::server_token::node_way::NodeWay;
 use crate::server_token::recovery::diagnosis::{Diagnosis, ServerState, diagnose};
 use crate::server_token::recovery::facts::RecoveryFacts;
 use crate::server_token::recovery::plan::{Recovery, next_action};
 use crate::server_token::rotation::blockers;
+use crate::server_token::session::OutputTarget;
+use crate::server_token::session::nodes::instructions;
 
 /// How often servers are observed while something is waited for. A pod takes longer than a connection.
 const INTERVAL: Duration = Duration::from_millis(500);

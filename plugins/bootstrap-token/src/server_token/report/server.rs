@@ -20,6 +20,8 @@ pub(crate) struct ServerObservation<'a> {
     pub readiness: Option<ApiReadiness>,
     /// `None`: no token was passed.
     pub acceptance: Option<Acceptance>,
+    /// Of the agent token. `None`: none was passed.
+    pub agent_acceptance: Option<Acceptance>,
     /// `None`: it was not asked, since it does not accept the token as a server.
     pub encryption: Option<Result<EncryptionStatus, String>>,
     /// Its files. `None`: they were not read.
@@ -51,6 +53,9 @@ pub(crate) struct ServerRow {
     pub accepted: Option<&'static str>,
     accepted_as: Vec<Role>,
     pub accepted_unknown: Option<String>,
+    /// What it accepts from agents, where that is asked: `agent-token`, `server-token`, `another` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_agents: Option<&'static str>,
     /// The stage of secrets-encryption, or `off`. `None`: unknown.
     encryption: Option<String>,
 }
@@ -67,6 +72,30 @@ pub(crate) const COLUMNS: &[Column] = &[
     Column::wide("AGENT-TOKEN"),
     Column::wide("VERSION"),
 ];
+
+/// Those of `agent-token status`.
+pub(crate) const AGENT_TOKEN_COLUMNS: &[Column] = &[
+    Column::new("NAME"),
+    Column::new("ADDRESS"),
+    Column::new("READY"),
+    Column::new("ETCD"),
+    Column::new("AGENT-TOKEN"),
+    Column::new("FROM-AGENTS"),
+    Column::wide("VERSION"),
+];
+
+/// By what it answers as an agent to the server token, and to the agent token.
+fn from_agents(server: Option<&Acceptance>, agent: Option<&Acceptance>) -> Option<&'static str> {
+    let accepts = |acceptance: &Acceptance| acceptance.roles().contains(&Role::Agent);
+    let is_unknown = |acceptance: &Acceptance| acceptance.reason().is_some();
+    match (server, agent) {
+        (None, None) => None,
+        (_, Some(agent)) if accepts(agent) => Some("agent-token"),
+        (Some(server), _) if accepts(server) => Some("server-token"),
+        (_, agent) if agent.or(server).is_some_and(is_unknown) => Some("unknown"),
+        _ => Some("another"),
+    }
+}
 
 impl ServerRow {
     pub(crate) fn new(observed: &ServerObservation<'_>) -> Self {
@@ -96,8 +125,35 @@ impl ServerRow {
                 .map(|acceptance| acceptance.roles().to_vec())
                 .unwrap_or_default(),
             accepted_unknown: acceptance.and_then(Acceptance::reason).map(str::to_owned),
+            from_agents: None,
             encryption: encryption.map(encryption_text),
         }
+    }
+
+    /// For `agent-token status`.
+    pub(crate) fn of_agent_token(observed: &ServerObservation<'_>) -> Self {
+        Self {
+            from_agents: from_agents(observed.acceptance.as_ref(), observed.agent_acceptance.as_ref()),
+            ..Self::new(observed)
+        }
+    }
+
+    /// Where the agent token is configured.
+    pub(crate) fn agent_token_configured(&self) -> Configured {
+        of_field(self.agent_token_configured.as_ref())
+    }
+
+    pub(crate) fn agent_token_cells(&self) -> Vec<String> {
+        let text = |text: Option<&str>, missing: &str| text.unwrap_or(missing).to_owned();
+        vec![
+            self.name.clone(),
+            text(self.address.as_deref(), "<unknown>"),
+            self.ready.to_owned(),
+            text(self.etcd, "<none>"),
+            configured::text(&self.agent_token_configured()),
+            text(self.from_agents, "<none>"),
+            self.version.clone(),
+        ]
     }
 
     /// Where its token is configured.
@@ -268,6 +324,7 @@ pub(crate) mod tests {
             address: Some("10.0.0.1:6443".to_owned()),
             readiness: Some(ApiReadiness::Ready),
             acceptance: None,
+            agent_acceptance: None,
             encryption: None,
             files: None,
         }

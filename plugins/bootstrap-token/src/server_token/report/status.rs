@@ -11,10 +11,11 @@ use serde::Serialize;
 use supervisor::node::{ClusterNode, NodeManager};
 use supervisor::snapshot::SnapshotFile;
 
-use super::server::{AGENT_COLUMNS, AgentRow, COLUMNS, ServerObservation, ServerRow};
-use super::warnings::{Inputs, warnings};
+use super::server::{AGENT_COLUMNS, AGENT_TOKEN_COLUMNS, AgentRow, COLUMNS, ServerObservation, ServerRow};
+use super::warnings::{Inputs, of_agent_token, warnings};
 use crate::report::API_VERSION;
 use crate::server_token::given_token::GivenToken;
+use crate::server_token::session::RotatedToken;
 use crate::snapshots::needs::PassedToken;
 use crate::snapshots::row::{SnapshotRow, Snapshots};
 
@@ -22,6 +23,8 @@ use crate::snapshots::row::{SnapshotRow, Snapshots};
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServerTokenStatus {
+    #[serde(skip)]
+    of: RotatedToken,
     api_version: &'static str,
     kind: &'static str,
     /// Of the given token. `None`: there is none, or it is guessable.
@@ -30,7 +33,7 @@ pub(crate) struct ServerTokenStatus {
     owner: Option<&'static str>,
     servers: Vec<ServerRow>,
     agents: Vec<AgentRow>,
-    /// `None`: they may not be listed.
+    /// `None`: they may not be listed, or are not asked for.
     snapshots: Option<Vec<SnapshotRow>>,
     #[serde(flatten)]
     pub rotation: RotationStatus,
@@ -40,14 +43,16 @@ pub(crate) struct ServerTokenStatus {
 }
 
 impl ServerTokenStatus {
-    /// `agents`: the files of those that were read. `snapshots`: `None` if they may not be listed.
+    /// `agents`: the files of those that were read. `snapshots`: `None` if they may not be listed. The tokens: of servers, and of agents.
+    #[expect(clippy::too_many_arguments, reason = "each is what one request has read")]
     pub(crate) fn new(
+        of: RotatedToken,
         nodes: &[ClusterNode],
         servers: &[ServerObservation<'_>],
         agents: &BTreeMap<String, Result<NodeState, String>>,
         snapshots: Option<Vec<SnapshotFile>>,
         rotation: RotationStatus,
-        token: Option<&GivenToken>,
+        [token, agent_token]: [Option<&GivenToken>; 2],
         now: Timestamp,
     ) -> Self {
         let given = token.and_then(GivenToken::server_hash);
@@ -56,20 +61,36 @@ impl ServerTokenStatus {
             .into_iter()
             .collect();
         let snapshots = snapshots.map(|files| Snapshots::new(files, &given, None, now));
-        let rows: Vec<ServerRow> = servers.iter().map(ServerRow::new).collect();
+        let is_of_server = of == RotatedToken::Server;
+        let row = if is_of_server {
+            ServerRow::new
+        } else {
+            ServerRow::of_agent_token
+        };
+        let rows: Vec<ServerRow> = servers.iter().map(row).collect();
         let owner = owner(nodes);
         let mut all: Vec<String> = owner.map(|(_, text)| text.to_owned()).into_iter().collect();
-        all.extend(warnings(&Inputs {
-            servers,
-            rows: &rows,
-            snapshots: snapshots.as_ref(),
-            is_guessable: token.is_some_and(GivenToken::is_guessable),
-        }));
+        all.extend(if is_of_server {
+            warnings(&Inputs {
+                servers,
+                rows: &rows,
+                snapshots: snapshots.as_ref(),
+                is_guessable: token.is_some_and(GivenToken::is_guessable),
+            })
+        } else {
+            of_agent_token(servers, &rows)
+        });
+        let shown = if is_of_server { token } else { agent_token };
         let is_agent = |node: &&ClusterNode| node.distribution.supervisor().is_some() && node.supervisor().is_none();
         Self {
+            of,
             api_version: API_VERSION,
-            kind: "ServerTokenStatus",
-            fingerprint: token.and_then(GivenToken::fingerprint),
+            kind: if is_of_server {
+                "ServerTokenStatus"
+            } else {
+                "AgentTokenStatus"
+            },
+            fingerprint: shown.and_then(GivenToken::fingerprint),
             owner: owner.map(|(name, _)| name),
             servers: rows,
             agents: nodes
@@ -81,7 +102,7 @@ impl ServerTokenStatus {
                 || "Snapshots: unknown (no permission to list ETCDSnapshotFiles)".to_owned(),
                 Snapshots::line,
             ),
-            snapshots: snapshots.map(|snapshots| snapshots.rows),
+            snapshots: snapshots.filter(|_| is_of_server).map(|snapshots| snapshots.rows),
             rotation,
             warnings: all,
         }
@@ -89,7 +110,13 @@ impl ServerTokenStatus {
 
     /// The human-readable page, without the rotation.
     pub(crate) fn page(&self, wide: bool) -> String {
-        let mut page = table(COLUMNS, self.servers.iter().map(ServerRow::cells), wide);
+        let is_of_server = self.of == RotatedToken::Server;
+        let mut page = if is_of_server {
+            table(COLUMNS, self.servers.iter().map(ServerRow::cells), wide)
+        } else {
+            let rows = self.servers.iter().map(ServerRow::agent_token_cells);
+            table(AGENT_TOKEN_COLUMNS, rows, wide)
+        };
         page.push('\n');
         if wide && !self.agents.is_empty() {
             page += &table(AGENT_COLUMNS, self.agents.iter().map(AgentRow::cells), wide);
@@ -97,7 +124,10 @@ impl ServerTokenStatus {
         } else {
             page = page + "Agents: " + &self.agents_in_words() + "\n";
         }
-        page + &self.snapshot_line + "\n"
+        if is_of_server {
+            page = page + &self.snapshot_line + "\n";
+        }
+        page
     }
 
     /// How many have their token where: `12 (token from: 2 environment, 10 flag or config file)`.
@@ -192,12 +222,13 @@ mod tests {
 
     fn status(nodes: &[ClusterNode], snapshots: Option<Vec<SnapshotFile>>) -> ServerTokenStatus {
         ServerTokenStatus::new(
+            RotatedToken::Server,
             nodes,
             &[observed(&nodes[0])],
             &BTreeMap::new(),
             snapshots,
             none(),
-            None,
+            [None, None],
             Timestamp::UNIX_EPOCH,
         )
     }
@@ -224,6 +255,50 @@ mod tests {
 
         Snapshots: 2
         ");
+    }
+
+    #[test]
+    fn the_page_about_the_agent_token_shows_what_each_server_accepts_from_agents() {
+        use super::super::server::tests::accepted;
+        use crate::server_token::probe::{Acceptance, Role};
+
+        let nodes = ["s1", "s2", "s3", "s4"].map(|name| server(name, &[]));
+        let as_server = || Some(Acceptance::Accepted(vec![Role::Server]));
+        let unknown = || client::error::Error::failed("the server is starting").into();
+        let results = [
+            (as_server(), Acceptance::Accepted(vec![Role::Agent])),
+            (Some(accepted()), Acceptance::Rejected),
+            (as_server(), Acceptance::Rejected),
+            (as_server(), unknown()),
+        ];
+        let servers: Vec<ServerObservation<'_>> = nodes
+            .iter()
+            .zip(results)
+            .map(|(node, (acceptance, agent))| ServerObservation {
+                acceptance,
+                agent_acceptance: Some(agent),
+                ..observed(node)
+            })
+            .collect();
+        let (of, now) = (RotatedToken::Agent, Timestamp::UNIX_EPOCH);
+        let status = ServerTokenStatus::new(of, &nodes, &servers, &BTreeMap::new(), None, none(), [None, None], now);
+        insta::assert_snapshot!(status.page(false), @r"
+        NAME   ADDRESS         READY   ETCD    AGENT-TOKEN   FROM-AGENTS
+        s1     10.0.0.1:6443   yes     voter   nowhere       agent-token
+        s2     10.0.0.1:6443   yes     voter   nowhere       server-token
+        s3     10.0.0.1:6443   yes     voter   nowhere       another
+        s4     10.0.0.1:6443   yes     voter   nowhere       unknown
+
+        Agents: <none>
+        ");
+        assert!(
+            status.warnings[0].starts_with("the servers accept different tokens from agents"),
+            "{:?}",
+            status.warnings
+        );
+        let document = serde_json::to_value(&status).unwrap();
+        assert_eq!(document["servers"][0]["fromAgents"], json!("agent-token"));
+        assert!(include_str!("../../../../../docs/output.md").contains("`servers[].fromAgents`"));
     }
 
     #[test]

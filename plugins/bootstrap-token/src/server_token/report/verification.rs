@@ -35,7 +35,7 @@ struct VerifiedServer {
     address: Option<String>,
     accepted: &'static str,
     accepted_as: Vec<Role>,
-    /// Why it is unknown.
+    /// Why it is unknown, or what else it accepts.
     reason: Option<String>,
 }
 
@@ -52,10 +52,12 @@ pub(crate) struct ServerResult {
     pub name: String,
     pub address: Option<String>,
     pub acceptance: Acceptance,
+    /// It accepts the server token from agents, where another token was asked for.
+    pub accepts_server_token: bool,
 }
 
 impl ServerTokenVerification {
-    pub(crate) fn new(token: &GivenToken, results: Vec<ServerResult>) -> Self {
+    pub(crate) fn new(kind: &'static str, token: &GivenToken, results: Vec<ServerResult>) -> Self {
         let acceptances: Vec<&Acceptance> = results.iter().map(|result| &result.acceptance).collect();
         let all = Acceptance::of_servers(&acceptances);
         let mut hints: Vec<String> = acceptances.iter().flat_map(|one| one.hints().to_vec()).collect();
@@ -64,13 +66,16 @@ impl ServerTokenVerification {
         let server = |result: ServerResult| VerifiedServer {
             accepted: result.acceptance.word(),
             accepted_as: result.acceptance.roles().to_vec(),
-            reason: result.acceptance.reason().map(str::to_owned),
+            reason: match result.acceptance.reason() {
+                None if result.accepts_server_token => Some("it accepts the server token from agents".to_owned()),
+                reason => reason.map(str::to_owned),
+            },
             name: result.name,
             address: result.address,
         };
         Self {
             api_version: API_VERSION,
-            kind: "ServerTokenVerification",
+            kind,
             fingerprint: token.fingerprint(),
             accepted: all.word(),
             accepted_as: all.roles().to_vec(),
@@ -129,8 +134,13 @@ mod tests {
             name: format!("s{}", at + 1),
             address: Some(format!("10.0.0.{}:6443", at + 1)),
             acceptance,
+            accepts_server_token: false,
         };
-        ServerTokenVerification::new(&token, results.into_iter().enumerate().map(result).collect())
+        ServerTokenVerification::new(
+            "ServerTokenVerification",
+            &token,
+            results.into_iter().enumerate().map(result).collect(),
+        )
     }
 
     fn page(verification: &ServerTokenVerification) -> String {

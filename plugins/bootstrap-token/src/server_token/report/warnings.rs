@@ -22,11 +22,7 @@ pub(super) struct Inputs<'a> {
 }
 
 pub(super) fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for row in inputs.rows.iter().filter(|row| row.ready == "no") {
-        let reason = row.ready_reason.as_deref().unwrap_or_default();
-        warnings.push(format!("server {} is not ready: {reason}", row.name));
-    }
+    let mut warnings: Vec<String> = inputs.rows.iter().filter_map(not_ready).collect();
     warnings.extend(not_voting(inputs.servers));
     warnings.extend(configuration(inputs.rows));
     warnings.extend(acceptance(inputs.rows));
@@ -45,6 +41,42 @@ pub(super) fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
     warnings
 }
 
+/// Those of `agent-token status`.
+pub(super) fn of_agent_token(servers: &[ServerObservation<'_>], rows: &[ServerRow]) -> Vec<String> {
+    let mut warnings: Vec<String> = rows.iter().filter_map(not_ready).collect();
+    warnings.extend(not_voting(servers));
+    warnings.extend(rows.iter().filter_map(files_unknown));
+    let mut accepted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        if let Some(token) = row.from_agents {
+            accepted.entry(token).or_default().push(&row.name);
+        }
+    }
+    if accepted.len() > 1 {
+        let each = accepted
+            .iter()
+            .map(|(token, names)| format!("{token}: {}", joined(names)));
+        warnings.push(format!(
+            "the servers accept different tokens from agents ({}): one that has changed may not start again until its files are saved",
+            each.collect::<Vec<_>>().join("; ")
+        ));
+    }
+    warnings
+}
+
+fn not_ready(row: &ServerRow) -> Option<String> {
+    let reason = row.ready_reason.as_deref().unwrap_or_default();
+    (row.ready == "no").then(|| format!("server {} is not ready: {reason}", row.name))
+}
+
+fn files_unknown(row: &ServerRow) -> Option<String> {
+    let reason = row.files_unknown.as_ref()?;
+    Some(format!(
+        "the files of server {} could not be read, so its configuration is that of its last start: {reason}",
+        row.name
+    ))
+}
+
 fn not_voting(servers: &[ServerObservation<'_>]) -> Option<String> {
     let is_not = |server: &&ServerObservation<'_>| server.node.is_etcd && server.node.etcd_member != EtcdMember::Voter;
     let names: Vec<&str> = servers
@@ -59,12 +91,7 @@ fn not_voting(servers: &[ServerObservation<'_>]) -> Option<String> {
 fn configuration(rows: &[ServerRow]) -> Vec<String> {
     let mut warnings = Vec::new();
     for row in rows {
-        if let Some(reason) = &row.files_unknown {
-            warnings.push(format!(
-                "the files of server {} could not be read, so its configuration is that of its last start: {reason}",
-                row.name
-            ));
-        }
+        warnings.extend(files_unknown(row));
         if row.edited {
             warnings.push(format!(
                 "the configuration of server {} was edited after its last start: its next start takes the token from {}",

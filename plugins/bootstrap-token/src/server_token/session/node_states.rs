@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// By the names of Nodes.
 #[derive(Default)]
-pub(super) struct NodeStates(BTreeMap<String, NodeRead>);
+pub(crate) struct NodeStates(BTreeMap<String, NodeRead>);
 
 struct NodeRead {
     at: Instant,
@@ -21,7 +21,7 @@ struct NodeRead {
 }
 
 impl NodeStates {
-    pub(super) fn insert(&mut self, name: &str, state: NodeState) {
+    pub(crate) fn insert(&mut self, name: &str, state: NodeState) {
         let read = NodeRead {
             at: Instant::now(),
             state,
@@ -30,42 +30,53 @@ impl NodeStates {
         self.0.insert(name.to_owned(), read);
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<NodeState> {
+    pub(crate) fn remove(&mut self, name: &str) -> Option<NodeState> {
         self.0.remove(name).map(|read| read.state)
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub(super) fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         self.0.retain(|name, _| exists(name));
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&NodeState> {
+    pub(crate) fn get(&self, name: &str) -> Option<&NodeState> {
         self.0.get(name).map(|read| &read.state)
     }
 
-    pub(super) fn all(&self) -> BTreeMap<String, NodeState> {
+    pub(crate) fn all(&self) -> BTreeMap<String, NodeState> {
         let states = self.0.iter();
         states.map(|(name, read)| (name.clone(), read.state.clone())).collect()
     }
 
+    /// When `cred/passwd` of each node was written, in seconds since 1970. `None`: its server has been down since it was read, or it has
+    /// none.
+    pub(crate) fn passwd_times(&self) -> BTreeMap<String, Option<i64>> {
+        let time = |read: &NodeRead| {
+            let files = read.state.passwd.iter().filter(|_| !read.is_stale);
+            let mut files = files.filter(|passwd| passwd.file.file.ends_with("/cred/passwd"));
+            Some(files.next()?.file.modified)
+        };
+        self.0.iter().map(|(name, read)| (name.clone(), time(read))).collect()
+    }
+
     /// The server of the node is down.
-    pub(super) fn is_down(&mut self, name: &str) {
+    pub(crate) fn is_down(&mut self, name: &str) {
         if let Some(read) = self.0.get_mut(name) {
             read.is_stale = true;
         }
     }
 
     /// Whether it was not read within this time, or its files can have changed since.
-    pub(super) fn is_due(&self, name: &str, fresh: Duration) -> bool {
+    pub(crate) fn is_due(&self, name: &str, fresh: Duration) -> bool {
         let read = self.0.get(name);
         read.is_none_or(|read| read.is_stale || read.at.elapsed() >= fresh)
     }
 
     /// The files of which each node has a backup of this run.
-    pub(super) fn backups(&self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn backups(&self) -> Vec<(String, Vec<String>)> {
         let with_backups = self.0.iter().filter(|(_, read)| !read.state.backups.is_empty());
         with_backups
             .map(|(name, read)| (name.clone(), read.state.backups.clone()))
@@ -73,7 +84,7 @@ impl NodeStates {
     }
 
     /// They were deleted.
-    pub(super) fn forget_backups(&mut self, name: &str) {
+    pub(crate) fn forget_backups(&mut self, name: &str) {
         if let Some(read) = self.0.get_mut(name) {
             read.state.backups.clear();
         }

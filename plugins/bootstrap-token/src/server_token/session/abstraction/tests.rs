@@ -1,5 +1,7 @@
+mod agents;
+
 use k8s_openapi::jiff::Timestamp;
-use node_access::{PasswdFile, PlaceKind, ServerTokenFile, StateFile, TokenKey, TokenPlace};
+use node_access::{PasswdFile, ServerTokenFile, StateFile, TokenKey};
 use rstest::rstest;
 use supervisor::node::TokenSource;
 use supervisor::{TokenHash, UnknownReason};
@@ -109,6 +111,7 @@ fn reading() -> ServerReading {
 
 /// Three servers, and everything about them that a test can change.
 struct World {
+    rotates: RotatedToken,
     nodes: Vec<ClusterNode>,
     readings: BTreeMap<String, ServerReading>,
     node_states: BTreeMap<String, NodeState>,
@@ -123,6 +126,7 @@ impl World {
     fn new() -> Self {
         let names = ["s1", "s2", "s3"];
         Self {
+            rotates: RotatedToken::Server,
             nodes: names.map(|name| server(name, &[])).into(),
             readings: names.map(|name| (name.to_owned(), reading())).into(),
             node_states: BTreeMap::new(),
@@ -143,6 +147,7 @@ impl World {
 
     fn observed(&self) -> Observed {
         Inputs {
+            rotates: self.rotates,
             run: Some("bcdfg"),
             kind: SupervisorKind::K3s,
             given: old(),
@@ -152,6 +157,7 @@ impl World {
             node_states: &self.node_states,
             snapshots: &self.snapshots,
             backup: self.backup.as_ref(),
+            of_run: &BTreeSet::new(),
             configuration_backups: &BTreeSet::new(),
             has_arrived: self.has_arrived,
             all_known: true,
@@ -456,11 +462,13 @@ fn a_restart_is_over_once_it_was_seen(
     let restarting = Restarting {
         accepted: Login::Accepts(old()),
         was_configured: false,
+        as_node: None,
         was_away: false,
+        was_silent: false,
     };
     world.memory.restarting.insert("s2".to_owned(), restarting);
     let mut seen = world.observed();
-    world.memory.follow_restarts(&mut seen);
+    world.memory.follow_restarts(&mut seen, RotatedToken::Server);
     assert!(seen.servers["s2"].is_restarting);
     for look in looks {
         let mut world_of_look = World::new();
@@ -472,7 +480,7 @@ fn a_restart_is_over_once_it_was_seen(
             _ => {}
         }
         seen = world_of_look.observed();
-        world.memory.follow_restarts(&mut seen);
+        world.memory.follow_restarts(&mut seen, RotatedToken::Server);
     }
     assert_eq!(seen.servers["s2"].is_restarting, goes_on);
     assert_eq!(world.memory.restarting.contains_key("s2"), goes_on);
@@ -484,16 +492,18 @@ fn an_operator_who_has_removed_the_token_has_restarted_the_server() {
     let restarting = Restarting {
         accepted: Login::Accepts(old()),
         was_configured: true,
+        as_node: None,
         was_away: false,
+        was_silent: false,
     };
     world.memory.restarting.insert("s2".to_owned(), restarting);
     world.nodes[1].start = start(&[TokenSource::Environment]);
     let mut seen = world.observed();
-    world.memory.follow_restarts(&mut seen);
+    world.memory.follow_restarts(&mut seen, RotatedToken::Server);
     assert!(seen.servers["s2"].is_restarting);
     world.nodes[1].start = start(&[]);
     let mut seen = world.observed();
-    world.memory.follow_restarts(&mut seen);
+    world.memory.follow_restarts(&mut seen, RotatedToken::Server);
     assert!(!seen.servers["s2"].is_restarting);
 }
 

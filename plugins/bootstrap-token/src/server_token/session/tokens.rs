@@ -8,7 +8,7 @@ use engine::controller::Failure;
 use engine::run::Draw;
 use supervisor::{CaHash, ServerToken, TokenHash, TokenUser, TokenValue};
 
-use super::ServerTokenController;
+use super::Session;
 
 /// By their fingerprints.
 #[derive(Clone, Debug, Default)]
@@ -41,15 +41,13 @@ impl Tokens {
 }
 
 /// A token as K3s writes it in its files, with the hash of the CA.
-pub(crate) fn with_hash(value: &TokenValue, ca_hash: Option<&CaHash>) -> Secret {
+pub(crate) fn with_hash(value: &TokenValue, user: TokenUser, ca_hash: Option<&CaHash>) -> Secret {
     let password = value.password();
     match ca_hash {
-        Some(hash) => hash.join_token(&Secret::new(format!("{}:{}", SERVER_USER, password.expose()))),
+        Some(hash) => hash.join_token(&Secret::new(format!("{}:{}", user.name(), password.expose()))),
         None => password.clone(),
     }
 }
-
-const SERVER_USER: &str = "server";
 
 /// The value of a server token, if its servers can take it again.
 pub(crate) fn value_of(text: &Secret) -> Option<TokenValue> {
@@ -63,7 +61,7 @@ pub(crate) fn fingerprint_of(hash: TokenHash) -> Option<Fingerprint> {
 }
 
 /// Draws tokens from the operating system, and keeps them for the step.
-pub(crate) struct SystemRandom<'a>(pub(crate) &'a ServerTokenController<'a>);
+pub(crate) struct SystemRandom<'a>(pub(crate) &'a Session<'a>);
 
 impl Draw for SystemRandom<'_> {
     fn credential(&mut self) -> Fingerprint {
@@ -93,7 +91,7 @@ mod tests {
     fn a_token_is_written_with_the_hash_and_read_again() {
         let value = TokenValue::generate().unwrap();
         let hash: CaHash = "a".repeat(64).parse().unwrap();
-        for text in [with_hash(&value, Some(&hash)), with_hash(&value, None)] {
+        for text in [Some(&hash), None].map(|hash| with_hash(&value, TokenUser::Server, hash)) {
             assert_eq!(value_of(&text), Some(value.clone()));
         }
         let agent = Secret::new(format!("K10{hash}::node:{}", value.password().expose()));

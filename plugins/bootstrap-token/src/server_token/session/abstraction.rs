@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use client::secret::Fingerprint;
 use k8s_openapi::jiff::SignedDuration;
-use node_access::{Configuration, NodeState};
+use node_access::{Configuration, NodeState, PlaceKind, TokenPlace};
 use supervisor::node::{ClusterNode, EtcdMember, NodeManager, StartConfiguration};
 use supervisor::snapshot::SnapshotFile;
-use supervisor::{CaHash, ClockReading, EncryptionBlocker, EncryptionStatus, ProbeResult, SupervisorKind};
+use supervisor::{
+    CaHash, ClockReading, EncryptionBlocker, EncryptionStatus, ProbeResult, SupervisorKind, UnknownReason,
+};
 
+use super::RotatedToken;
 use super::tokens::fingerprint_of;
 use crate::server_token::rotation::observed::{
     Clocks, Cluster, Configured, Datastore, Encryption, Files, Login, Members, Needs, Observed, Options, Output, Role,
@@ -27,72 +30,79 @@ const AHEAD: SignedDuration = SignedDuration::from_millis(250);
 
 /// What one server has answered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ServerReading {
+pub(crate) struct ServerReading {
     /// To each known token of the run, as server and as node.
-    pub(super) as_server: Vec<(Fingerprint, ProbeResult)>,
-    pub(super) as_node: Vec<(Fingerprint, ProbeResult)>,
+    pub(crate) as_server: Vec<(Fingerprint, ProbeResult)>,
+    pub(crate) as_node: Vec<(Fingerprint, ProbeResult)>,
     /// Whether its own API server is ready. `None`: it was not asked.
-    pub(super) readiness: Option<Result<(), String>>,
+    pub(crate) readiness: Option<Result<(), String>>,
     /// `None`: it was not asked, since it accepts no known token.
-    pub(super) encryption: Option<Result<EncryptionStatus, String>>,
-    pub(super) clock: Option<ClockReading>,
-    pub(super) ca_hash: Option<CaHash>,
+    pub(crate) encryption: Option<Result<EncryptionStatus, String>>,
+    pub(crate) clock: Option<ClockReading>,
+    pub(crate) ca_hash: Option<CaHash>,
     /// Why it could not be asked.
-    pub(super) problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// What this process knows of its own writes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// It has begun the run.
-    pub(super) is_own: bool,
+    pub(crate) is_own: bool,
     /// One of its writes got no answer, or is being sent.
-    pub(super) is_unanswered: bool,
-    pub(super) round: RoundResult,
+    pub(crate) is_unanswered: bool,
+    pub(crate) round: RoundResult,
     /// By snapshots that were taken since the last write, or, without snapshots, by a second PUT.
-    pub(super) files: BTreeMap<String, Files>,
-    pub(super) restarting: BTreeMap<String, Restarting>,
-    pub(super) printed: Option<Fingerprint>,
+    pub(crate) files: BTreeMap<String, Files>,
+    pub(crate) restarting: BTreeMap<String, Restarting>,
+    pub(crate) printed: Option<Fingerprint>,
 }
 
 /// A restart that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Restarting {
+pub(crate) struct Restarting {
     /// What the server accepted before.
-    pub(super) accepted: Login,
-    pub(super) was_configured: bool,
+    pub(crate) accepted: Login,
+    pub(crate) was_configured: bool,
+    /// What it accepted as node before.
+    pub(crate) as_node: Option<Login>,
     /// It has been away since.
-    pub(super) was_away: bool,
+    pub(crate) was_away: bool,
+    /// It has not answered since.
+    pub(crate) was_silent: bool,
 }
 
 /// Everything that was read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Inputs<'a> {
+pub(crate) struct Inputs<'a> {
+    pub(crate) rotates: RotatedToken,
     /// The run, as a part of names.
-    pub(super) run: Option<&'a str>,
-    pub(super) kind: SupervisorKind,
-    pub(super) given: Fingerprint,
-    pub(super) given_new: Option<Fingerprint>,
-    pub(super) nodes: &'a [ClusterNode],
-    pub(super) readings: &'a BTreeMap<String, ServerReading>,
+    pub(crate) run: Option<&'a str>,
+    pub(crate) kind: SupervisorKind,
+    pub(crate) given: Fingerprint,
+    pub(crate) given_new: Option<Fingerprint>,
+    pub(crate) nodes: &'a [ClusterNode],
+    pub(crate) readings: &'a BTreeMap<String, ServerReading>,
     /// By node access.
-    pub(super) node_states: &'a BTreeMap<String, NodeState>,
-    pub(super) snapshots: &'a [SnapshotFile],
-    pub(super) backup: Option<&'a Record>,
+    pub(crate) node_states: &'a BTreeMap<String, NodeState>,
+    pub(crate) snapshots: &'a [SnapshotFile],
+    pub(crate) backup: Option<&'a Record>,
+    /// The servers of the run, as far as it has recorded them.
+    pub(crate) of_run: &'a BTreeSet<String>,
     /// The Nodes of whose configuration the run may have a backup, by the backup Secret.
-    pub(super) configuration_backups: &'a BTreeSet<String>,
+    pub(crate) configuration_backups: &'a BTreeSet<String>,
     /// Nothing that another process, or this one, has sent can still arrive.
-    pub(super) has_arrived: bool,
+    pub(crate) has_arrived: bool,
     /// The values of all tokens of the run are known, so each server was asked with all of them.
-    pub(super) all_known: bool,
-    pub(super) is_harvester: bool,
-    pub(super) options: &'a Options,
-    pub(super) output: &'a Output,
-    pub(super) memory: &'a Memory,
+    pub(crate) all_known: bool,
+    pub(crate) is_harvester: bool,
+    pub(crate) options: &'a Options,
+    pub(crate) output: &'a Output,
+    pub(crate) memory: &'a Memory,
 }
 
 impl Inputs<'_> {
-    pub(super) fn observed(self) -> Observed {
+    pub(crate) fn observed(self) -> Observed {
         let datastore = datastore(self.nodes);
         let (servers, joining) = self.servers(datastore);
         let agents = self.nodes.iter().filter(|node| is_agent(node, self.kind));
@@ -156,7 +166,8 @@ impl Inputs<'_> {
     /// The servers, and those that are joining. One that the run has already given a token is a server, whatever its Node shows.
     fn servers(&self, datastore: Datastore) -> (BTreeMap<String, Server>, BTreeSet<String>) {
         let round = self.backup.and_then(|record| record.round.as_ref());
-        let is_of_run = |name: &String| round.is_some_and(|round| round.order.contains(name));
+        let is_of_round = |name: &String| round.is_some_and(|round| round.order.contains(name));
+        let is_of_run = |name: &String| self.of_run.contains(name) || is_of_round(name);
         let (mut servers, mut joining) = (BTreeMap::new(), BTreeSet::new());
         for node in self.nodes.iter().filter(|node| node.supervisor().is_some()) {
             let is_learner = node.is_etcd && matches!(node.etcd_member, EtcdMember::NotVoter | EtcdMember::Missing);
@@ -181,7 +192,12 @@ impl Inputs<'_> {
                 (false, _) => Role::EtcdOnly,
             },
             accepts: login(&reading.as_server, self.all_known),
-            as_node: (!has_agent_token(node, state)).then(|| login(&reading.as_node, self.all_known)),
+            as_node: match self.rotates {
+                RotatedToken::Server => {
+                    (!has_agent_token(node, state)).then(|| login(&reading.as_node, self.all_known))
+                }
+                RotatedToken::Agent => Some(starting_login(&reading.as_node, self.all_known)),
+            },
             is_ready: reading.readiness == Some(Ok(())) && node.is_ready == Some(true),
             member: node.etcd_member,
             configured: self.configured(node, state),
@@ -201,21 +217,25 @@ impl Inputs<'_> {
 
     /// Node access shows what the next start finds; without it, what the last one has found.
     fn configured(&self, node: &ClusterNode, state: Option<&NodeState>) -> Configured {
+        let is_for_agents = self.rotates == RotatedToken::Agent;
         if let Some(state) = state {
-            return configured(&state.configuration);
+            return configured(&state.configuration, is_for_agents);
         }
-        match &node.start {
-            StartConfiguration::Read { token, .. } if token.is_empty() && !self.options.has_node_access => {
-                Configured::Nowhere
-            }
-            StartConfiguration::Read { token, .. } if !token.is_empty() => Configured::Token(None),
-            StartConfiguration::Read { .. } | StartConfiguration::Unknown(_) => Configured::Unknown,
+        let token = match &node.start {
+            StartConfiguration::Read { agent_token, .. } if is_for_agents => agent_token,
+            StartConfiguration::Read { token, .. } => token,
+            StartConfiguration::Unknown(_) => return Configured::Unknown,
+        };
+        match (token.is_empty(), self.options.has_node_access) {
+            (false, _) => Configured::Token(None),
+            (true, false) => Configured::Nowhere,
+            (true, true) => Configured::Unknown,
         }
     }
 
     fn agent(&self, node: &ClusterNode) -> Configured {
         match (self.node_states.get(&node.name), &node.start) {
-            (Some(state), _) => configured(&state.configuration),
+            (Some(state), _) => configured(&state.configuration, false),
             (None, StartConfiguration::Read { token, .. }) if token.is_empty() => Configured::Nowhere,
             (None, StartConfiguration::Read { .. }) => Configured::Token(None),
             (None, StartConfiguration::Unknown(_)) => Configured::Unknown,
@@ -235,12 +255,12 @@ impl Inputs<'_> {
 }
 
 /// Whether a Node is of an agent of K3s or RKE2.
-pub(super) fn is_agent(node: &ClusterNode, kind: SupervisorKind) -> bool {
+pub(crate) fn is_agent(node: &ClusterNode, kind: SupervisorKind) -> bool {
     node.supervisor().is_none() && node.distribution.supervisor() == Some(kind)
 }
 
 /// What a server accepts. One password at a time: where two are accepted, it has restarted in between.
-pub(super) fn login(results: &[(Fingerprint, ProbeResult)], all_known: bool) -> Login {
+pub(crate) fn login(results: &[(Fingerprint, ProbeResult)], all_known: bool) -> Login {
     let is_unknown = |result: &ProbeResult| matches!(result, ProbeResult::Unknown(_));
     if results.is_empty() || results.iter().any(|(_, result)| is_unknown(result)) {
         return Login::Unknown;
@@ -253,16 +273,34 @@ pub(super) fn login(results: &[(Fingerprint, ProbeResult)], all_known: bool) -> 
     }
 }
 
+/// The same of a server that may be starting. If it has rejected every other token and then answers that it is not ready, it accepts this
+/// one.
+pub(crate) fn starting_login(results: &[(Fingerprint, ProbeResult)], all_known: bool) -> Login {
+    let is_rejected = |(_, result): &(Fingerprint, ProbeResult)| *result == ProbeResult::Rejected;
+    match results {
+        [
+            others @ ..,
+            (value, ProbeResult::Unknown(UnknownReason::Starting | UnknownReason::Unexpected(500))),
+        ] if !others.is_empty() && others.iter().all(is_rejected) => Login::Accepts(*value),
+        _ => login(results, all_known),
+    }
+}
+
 /// Whether agents have a token of their own, which no rotation of the server token changes.
-pub(super) fn has_agent_token(node: &ClusterNode, state: Option<&NodeState>) -> bool {
+pub(crate) fn has_agent_token(node: &ClusterNode, state: Option<&NodeState>) -> bool {
     if state.is_some_and(|state| state.configuration.effective(true).is_some()) {
         return true;
     }
     matches!(&node.start, StartConfiguration::Read { agent_token, .. } if !agent_token.is_empty())
 }
 
-pub(super) fn configured(configuration: &Configuration) -> Configured {
-    match configuration.effective(false) {
+pub(crate) fn configured(configuration: &Configuration, for_agents: bool) -> Configured {
+    // Which tokens a file has that is no list of keys is not known. It counts as one that has a token for servers.
+    let is_unread = |place: &TokenPlace| place.kind == PlaceKind::Yaml && place.line == 0;
+    if for_agents && configuration.places.iter().any(is_unread) {
+        return Configured::Unknown;
+    }
+    match configuration.effective(for_agents) {
         None => Configured::Nowhere,
         Some(place) => Configured::Token(place.fingerprint.and_then(fingerprint_of)),
     }
@@ -369,7 +407,7 @@ pub(crate) fn compare_clocks(clocks: &[(&String, ClockReading)]) -> Clocks {
 }
 
 /// What the names of the snapshots of a run begin with. No two kinds have a common beginning, by which the server would prune them.
-pub(super) fn snapshot_name(run: &str, kind: SnapshotKind) -> String {
+pub(crate) fn snapshot_name(run: &str, kind: SnapshotKind) -> String {
     let kind = match kind {
         SnapshotKind::First => "first",
         SnapshotKind::Checking => "check",
@@ -379,7 +417,7 @@ pub(super) fn snapshot_name(run: &str, kind: SnapshotKind) -> String {
 }
 
 /// The snapshots of one kind that a server has taken for a run, the newest last.
-pub(super) fn taken<'f>(
+pub(crate) fn taken<'f>(
     run: &str,
     kind: SnapshotKind,
     server: &str,
@@ -419,19 +457,24 @@ fn snapshots<'s>(run: &str, servers: impl Iterator<Item = &'s String>, files: &[
 
 impl Memory {
     /// What the files of the servers have is not known any more.
-    pub(super) fn forget_files(&mut self) {
+    pub(crate) fn forget_files(&mut self) {
         self.files.clear();
     }
 
     /// Follows the restarts that were asked for. One has happened if the server was away, accepts another token, or shows another
-    /// configuration, and is back.
-    pub(super) fn follow_restarts(&mut self, seen: &mut Observed) {
+    /// configuration, and is back. After a change of the agent token it need only answer: it is changed before it is ready.
+    pub(crate) fn follow_restarts(&mut self, seen: &mut Observed, rotates: RotatedToken) {
         self.restarting.retain(|name, restart| {
             let Some(server) = seen.servers.get(name) else {
                 return false;
             };
             let is_up = server.is_ready && server.accepts != Login::Unknown;
             restart.was_away |= !is_up;
+            restart.was_silent |= server.accepts == Login::Unknown;
+            let answers_again = server.accepts != Login::Unknown && restart.was_silent;
+            if rotates == RotatedToken::Agent && (answers_again || is_other_login(restart.as_node, server.as_node)) {
+                return false;
+            }
             let is_other = server.accepts != restart.accepted
                 || restart.was_configured && server.configured == Configured::Nowhere;
             !(is_up && (restart.was_away || is_other))
@@ -442,5 +485,9 @@ impl Memory {
     }
 }
 
+fn is_other_login(before: Option<Login>, now: Option<Login>) -> bool {
+    now != before && !matches!(now, Some(Login::Unknown) | None)
+}
+
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

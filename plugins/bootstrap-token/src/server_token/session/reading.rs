@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
+use engine::controller::Failure;
 use futures::future::join_all;
 use supervisor::node::ClusterNode;
 use supervisor::{ClockReading, Credential, ProbeResult, Supervisor, UnknownReason};
 use tokio::time::sleep;
 
-use super::ServerTokenController;
 use super::abstraction::{CLOCK_PAUSE, CLOCK_TRIES, ServerReading, compare_clocks, has_agent_token};
+use super::{RotatedToken, Session};
 use crate::server_token::connections::ServerTarget;
 use crate::server_token::readiness::readiness;
-use crate::server_token::rotation::observed::Clocks;
+use crate::server_token::rotation::observed::{Clocks, Login};
 
 /// The values of tokens, with their fingerprints.
 type Values = Vec<(Fingerprint, Secret)>;
@@ -21,8 +22,8 @@ type Values = Vec<(Fingerprint, Secret)>;
 /// The results of probes.
 type Results = Vec<(Fingerprint, ProbeResult)>;
 
-impl ServerTokenController<'_> {
-    pub(super) async fn readings(
+impl Session<'_> {
+    pub(crate) async fn readings(
         &self,
         nodes: &[ClusterNode],
         targets: &[ServerTarget],
@@ -34,6 +35,10 @@ impl ServerTokenController<'_> {
                 .map(|(fingerprint, value)| (fingerprint, value.password().clone()))
                 .collect()
         };
+        let of_server = match self.options.rotates {
+            RotatedToken::Server => values.clone(),
+            RotatedToken::Agent => vec![(self.given(), self.options.given.password().clone())],
+        };
         let before = {
             let state = self.state();
             state
@@ -44,7 +49,7 @@ impl ServerTokenController<'_> {
         };
         let all = targets
             .iter()
-            .map(|target| self.read_server(nodes, target, &values, before.get(&target.name)));
+            .map(|target| self.read_server(nodes, target, (&of_server, &values), before.get(&target.name)));
         let mut readings: BTreeMap<String, ServerReading> = join_all(all).await.into_iter().collect();
         let clocks: Option<BTreeMap<_, _>> = readings
             .iter()
@@ -65,7 +70,7 @@ impl ServerTokenController<'_> {
     }
 
     /// The supervisor of a server. Its CA was verified when it was first reached.
-    pub(super) async fn supervisor(&self, target: &ServerTarget) -> Result<Supervisor, Error> {
+    pub(crate) async fn supervisor(&self, target: &ServerTarget) -> Result<Supervisor, Error> {
         let known = self.state().supervisors.get(&target.name).cloned();
         if let Some(supervisor) = known.filter(|known| Some(known.address()) == target.address()) {
             return Ok(supervisor);
@@ -75,12 +80,32 @@ impl ServerTokenController<'_> {
         Ok(supervisor)
     }
 
+    /// A server, and the password that it accepts by the last observation.
+    pub(crate) async fn login(&self, name: &str) -> Result<(Supervisor, Secret), Failure> {
+        let (target, password) = {
+            let state = self.state();
+            let latest = state.latest.as_ref().ok_or(Failure::Conflict)?;
+            let target = latest.targets.iter().find(|target| target.name == name).cloned();
+            let accepted = match latest.seen.servers.get(name).map(|server| server.accepts) {
+                Some(Login::Accepts(accepted)) => Some(accepted),
+                _ => latest.readings.get(name).and_then(accepted_as_server),
+            };
+            let accepted = accepted.ok_or(Failure::Conflict)?;
+            (
+                target.ok_or(Failure::Conflict)?,
+                state.tokens.require(accepted)?.password().clone(),
+            )
+        };
+        let supervisor = self.supervisor(&target).await.map_err(Failure::from)?;
+        Ok((supervisor, password))
+    }
+
     /// The first request that gets no answer is the last one: it is away, and each further request would take its time.
     async fn read_server(
         &self,
         nodes: &[ClusterNode],
         target: &ServerTarget,
-        values: &Values,
+        (values, of_node): (&Values, &Values),
         before: Option<&ServerReading>,
     ) -> (String, ServerReading) {
         let mut reading = ServerReading::default();
@@ -117,10 +142,16 @@ impl ServerTokenController<'_> {
         };
         reading.as_server = asked.all(Credential::Server, &before.as_server, first).await;
         let node = nodes.iter().find(|node| node.name == target.name);
-        // Where agents have a token of their own, no token of the run is theirs.
-        let has_other = node.is_some_and(|node| has_agent_token(node, self.state().node_states.get(&node.name)));
-        if !has_other && asked.problem.is_none() {
+        let has_agent_token =
+            || node.is_some_and(|node| has_agent_token(node, self.state().node_states.get(&node.name)));
+        let is_of_servers = self.options.rotates == RotatedToken::Server;
+        asked.values = of_node;
+        // Where agents have a token of their own, no token of a rotation of the server token is theirs.
+        if asked.problem.is_none() && !(is_of_servers && has_agent_token()) {
             reading.as_node = asked.all(Credential::Node, &before.as_node, None).await;
+            if !is_of_servers {
+                asked.starting(Credential::Node, &mut reading.as_node).await;
+            }
         }
         if asked.clock.is_none() && asked.problem.is_none() {
             asked.clock = supervisor.clock().await.ok();
@@ -136,7 +167,7 @@ impl ServerTokenController<'_> {
         }
         let is_control_plane = node.is_some_and(|node| node.is_control_plane);
         let api = target.address().filter(|_| is_control_plane);
-        let accepts_nodes = accepted(&reading.as_node, values).is_some();
+        let accepts_nodes = accepted(&reading.as_node, of_node).is_some();
         reading.readiness = Some(match password {
             None => Err("it accepts no known token".to_owned()),
             Some(password) => readiness(&self.cluster.connection, &supervisor, api, password, accepts_nodes).await,
@@ -208,6 +239,21 @@ impl<'a> Asked<'a> {
         results
     }
 
+    /// A server that is starting rejects a wrong token as soon as it checks logins, and answers 503 to the right one until it is ready.
+    /// Before it checks them, it answers 503 to every token. So the only one that was not rejected is asked again: what it answers now, it
+    /// answers after it has rejected another one.
+    async fn starting(&mut self, user: fn(&'a Secret) -> Credential<'a>, results: &mut Results) {
+        let mut unknown = results.iter().filter(|(_, result)| *result != ProbeResult::Rejected);
+        if let (Some((value, ProbeResult::Unknown(_))), None) = (unknown.next().cloned(), unknown.next())
+            && results.len() > 1
+            && self.problem.is_none()
+            && let Some((_, password)) = self.values.iter().find(|(other, _)| *other == value)
+        {
+            results.retain(|(other, _)| *other != value);
+            results.push((value, self.once(user(password)).await));
+        }
+    }
+
     async fn once(&mut self, credential: Credential<'_>) -> ProbeResult {
         let (result, clock) = self.supervisor.timed_probe(credential).await;
         self.clock = match (self.clock, clock) {
@@ -225,4 +271,12 @@ impl<'a> Asked<'a> {
 fn accepted<'v>(results: &Results, values: &'v Values) -> Option<&'v (Fingerprint, Secret)> {
     let is_accepted = |(value, _): &&(Fingerprint, Secret)| results.contains(&(*value, ProbeResult::Accepted));
     values.iter().find(is_accepted)
+}
+
+pub(crate) fn accepted_as_server(reading: &ServerReading) -> Option<Fingerprint> {
+    let mut accepted = reading
+        .as_server
+        .iter()
+        .filter(|(_, result)| *result == ProbeResult::Accepted);
+    accepted.next().map(|(value, _)| *value)
 }

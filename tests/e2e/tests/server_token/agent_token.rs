@@ -1,0 +1,9 @@
+//! `agent-token`: the first one is set, it is rotated and removed, on fake servers.
+
+mod by_hand;
+mod configured;
+mod fixture;
+mod kill;
+mod pods;
+mod refusals;
+mod rotate;
