@@ -29,6 +29,8 @@ pub(crate) enum ClusterKind {
     Eks,
     Harvester,
     Provisioned,
+    /// Up to 2.11.
+    Rke1,
     Local,
 }
 
@@ -40,6 +42,7 @@ impl ClusterKind {
             Self::Imported | Self::Harvester | Self::Provisioned => "imported",
             Self::K3s => "k3s",
             Self::Rke2 => "rke2",
+            Self::Rke1 => "rancherKubernetesEngine",
             Self::Eks => "EKS",
             Self::Local => "local",
         }
@@ -49,6 +52,7 @@ impl ClusterKind {
     fn provider(self) -> &'static str {
         match self {
             Self::Imported => "",
+            Self::Rke1 => "rke",
             Self::K3s | Self::Local => "k3s",
             Self::Rke2 | Self::Provisioned => "rke2",
             Self::Eks => "eks",

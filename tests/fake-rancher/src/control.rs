@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! POST   clusters                  {"displayName", "id"?, "kind"?, "namePattern"?, "replicas"?, "quick"?, "machines"?} → {"id"}
-//!                                  kind: imported k3s rke2 eks harvester provisioned local; namePattern: sha256 md5 import.
+//!                                  kind: imported k3s rke2 rke1 eks harvester provisioned local; namePattern: sha256 md5 import.
 //!                                  Responds when the agent is connected and all rollouts are complete. quick: one rollout, not three.
 //! GET    clusters                  ids
 //! GET    clusters/<id>             sessions, agents, accepted (fingerprints), conditions, connectedSince, disconnected, and

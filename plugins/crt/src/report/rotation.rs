@@ -5,7 +5,7 @@ use cli::rotation::leases::LeasedRotation;
 use cli::rotation::target::{LeaseName, Target};
 use client::secret::Fingerprint;
 use engine::plan::Plan;
-use rancher::cluster::{Cluster, ClusterId};
+use rancher::cluster::{Cluster, ClusterId, ClusterKind};
 use rancher::token::{SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,10 @@ pub(crate) const LEASE: &str = "kubectl-crt";
 
 /// What the Lease of one cluster says.
 pub(crate) type ClusterRotation = LeasedRotation<Crt>;
+
+/// Harvester reads it only when it changes (harvester/harvester `pkg/controller/master/setting/cluster_registration_url.go`).
+const HARVESTER: &str = "Harvester's setting cluster-registration-url may still have an import URL with the revoked token. Harvester does \
+                         not read it again, and needs no other one. Do not empty it: that deletes the agent.";
 
 /// Where a rotation starts.
 pub(crate) fn start(seen: &Observed, record: &Record) -> String {
@@ -68,7 +72,7 @@ pub(crate) fn summary(
     after_a_leak: Option<String>,
 ) -> String {
     let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
-    let cluster = display(cluster);
+    let (cluster, kind) = (display(cluster), &cluster.kind);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
         let renewed = |name: &str| plan.record.others.contains_key(name);
@@ -83,7 +87,9 @@ pub(crate) fn summary(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
          ({restart}, on the management cluster)."
     );
+    let harvester = (kind == &ClusterKind::Harvester).then(|| HARVESTER.to_owned());
     std::iter::once(connections)
+        .chain(harvester)
         .chain(after_a_leak)
         .collect::<Vec<_>>()
         .join("\n")

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use test_cluster::{FaultProxy, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage, Upstream, User};
 
 use crate::manual_changes::{DEPLOYMENT, deployments};
+use crate::state::{self, Scope, State};
 
 /// Runs `kubectl crt` in this shell, through a proxy that must not see a write. Returns the masked output.
 pub(crate) async fn refused(fixture: &RancherFixture, shell: &Shell, args: &[&str]) -> Result<String> {
@@ -71,38 +72,37 @@ async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Resu
     Ok(())
 }
 
-#[rstest]
-#[case::status(TokenStorage::Status)]
-#[case::secret(TokenStorage::Secret)]
+/// Rancher has such clusters up to 2.11.
 #[tokio::test(flavor = "multi_thread")]
-async fn rotate_refuses_unsupported_cluster_kinds(#[case] storage: TokenStorage) -> Result<()> {
-    let fixture = RancherFixture::begin(storage, "oslo").await?;
-    let mut all = String::new();
-    for kind in ["eks", "harvester", "provisioned"] {
-        let registration = Registration::imported(&format!("my-{kind}")).quick().kind(kind);
-        let cluster = fixture.rancher.register_as(&registration).await?;
-        let shell = shell_of(&fixture, &cluster, &User::admin()).await?;
-        let refusal = refused(&fixture, &shell, &["rotate", &cluster.id, "--yes"]).await?;
-        all += &refusal.replace(&cluster.id, "c-id123");
-        all.push('\n');
-    }
-    allow_duplicates! { assert_snapshot!(all, @r"
+async fn rotate_refuses_a_cluster_of_rke1_unless_forced() -> Result<()> {
+    let registration = Registration::imported("my-rke1").quick().kind("rke1");
+    let fixture = RancherFixture::begin_with(TokenStorage::Status, &registration).await?;
+    let id = fixture.cluster.id.as_str();
+    let refusal = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(refusal.replace(id, "c-id123"), @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cannot rotate cluster my-eks (c-id123): clusters of kind EKS are not supported by this version
-    hint: rotate imported (generic) clusters
+    error: cannot rotate cluster my-rke1 (c-id123): it is a cluster of RKE1, for which nothing was measured
+    hint: Rancher has no such clusters since 2.12; a custom cluster of RKE2 or K3s takes its place; --force=unmeasured rotates it anyway
     ----- exit status: 1 -----
-    $ kubectl-crt rotate c-id123 --yes
-    ----- stderr -----
-    error: cannot rotate cluster my-harvester (c-id123): clusters of kind harvester are not supported by this version
-    hint: rotate imported (generic) clusters
-    ----- exit status: 1 -----
-    $ kubectl-crt rotate c-id123 --yes
-    ----- stderr -----
-    error: cannot rotate cluster my-provisioned (c-id123): clusters of kind provisioned are not supported by this version
-    hint: rotate imported (generic) clusters
-    ----- exit status: 1 -----
-    ") }
+    ");
+    let start = State::of(&fixture).await?;
+    let forced = ["rotate", id, "--yes", "--settle", "0s", "--force=unmeasured"];
+    fixture.shell.crt(forced).run().await?.expect(0)?;
+    state::rotated(&fixture, &start, Scope::All).await?;
+    Ok(())
+}
+
+/// On Rancher's side it is like any imported cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_explains_what_a_harvester_keeps() -> Result<()> {
+    let registration = Registration::imported("my-harvester").quick().kind("harvester");
+    let fixture = RancherFixture::begin_with(TokenStorage::Secret, &registration).await?;
+    let start = State::of(&fixture).await?;
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
+    let done = fixture.shell.crt(rotate).run().await?.expect(0)?;
+    ensure!(done.stderr.contains("cluster-registration-url"), "{done}");
+    state::rotated(&fixture, &start, Scope::All).await?;
     Ok(())
 }
 
@@ -207,7 +207,7 @@ async fn rotate_and_rollback_reject_invalid_arguments() -> Result<()> {
     error: invalid value 'soon' for '--settle <DURATION>': invalid duration "soon": write seconds (90) or units as in <age>m, <n>, 7d, 2w
     $ rotate c-id123 --force=everything
     error: invalid value 'everything' for '--force <CHECK>'
-      [possible values: agent, redeploy, last-agent, third-token, context, owner, address, lock, journal]
+      [possible values: agent, redeploy, last-agent, third-token, context, owner, address, machine, weak-proof, unmeasured, lock, journal]
     $ rotate c-id123 --dry-run=maybe
     error: invalid value 'maybe' for '--dry-run[=<MODE>]'
       [possible values: none, client, server]
