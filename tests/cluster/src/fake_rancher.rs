@@ -268,7 +268,7 @@ impl FakeRancher {
         self.of(cluster, "ca-cert", &json!({ "stale": stale })).await.map(drop)
     }
 
-    /// Changes a control-plane machine of a provisioned cluster: `{"alive": false}` stops its system-agent, `{"restart": true}` starts its
+    /// Changes a control-plane machine of a provisioned cluster: `{"running": false}` stops its system-agent, `{"restart": true}` starts its
     /// server, which applies the file that it has, `{"delete": true}` deletes the Machine.
     pub async fn change_machine(&self, cluster: &Registered, machine: &str, change: &Value) -> Result<()> {
         self.of(cluster, &format!("machines/{machine}"), change).await.map(drop)

@@ -123,7 +123,7 @@ async fn one_touch_starts_both_writers_and_the_last_one_wins_for_good() -> Resul
         system != first,
         "the files have F, the Deployment has `system`: {report:#?}"
     );
-    // A write of a token's Secret wakes nobody.
+    // A write of a token's Secret wakes no one.
     fixture.set("system").await?;
     fixture.set("default-token").await?;
     let before = fixture.rancher.report(&fixture.cluster).await?;
@@ -153,7 +153,7 @@ async fn a_machine_that_is_silent_brings_the_old_token_back_at_the_start_of_its_
     let report = fixture.rancher.report(&fixture.cluster).await?;
     let machines: Vec<String> = report.machines.keys().cloned().collect();
     let first = token_of(&report.machines[&machines[0]], "file");
-    fixture.change(&machines[1], json!({ "alive": false })).await?;
+    fixture.change(&machines[1], json!({ "running": false })).await?;
     fixture.set("system").await?;
     fixture.set("default-token").await?;
     fixture.touch().await?;
@@ -175,7 +175,7 @@ async fn a_machine_that_is_silent_brings_the_old_token_back_at_the_start_of_its_
     let old = |report: &Report| report.fingerprints() == [first.as_str()] && report.sessions.len() == 2;
     fixture.until("the agent is back on the old token", old).await?;
     // Its Secret was pruned with the file before, and is new.
-    fixture.change(&machines[1], json!({ "alive": true })).await?;
+    fixture.change(&machines[1], json!({ "running": true })).await?;
     fixture
         .until("everything has N", |report| is_everywhere(report, &n))
         .await?;
@@ -248,7 +248,7 @@ async fn the_first_token_by_name_is_the_one_of_the_plans() -> Result<()> {
         }
         anyhow::Ok(())
     });
-    stopped.await.context("the planner goes on")??;
+    stopped.await.context("the planner continues")??;
     Ok(())
 }
 

@@ -17,7 +17,7 @@
 //! POST   clusters/<id>/timing      {"redeploy"?} how long one apply of this cluster's agent takes; as everywhere without it
 //! POST   clusters/<id>/cluster-event sets an annotation without meaning
 //! POST   clusters/<id>/ca-cert     {"stale": bool} status.caCert is the cluster's CA, or a former one until the agent connects again
-//! POST   clusters/<id>/machines/<name> {"alive"?, "restart"?: true, "delete"?: true} of a provisioned cluster: its system-agent runs or not;
+//! POST   clusters/<id>/machines/<name> {"running"?, "restart"?: true, "delete"?: true} of a provisioned cluster: its system-agent runs or not;
 //!                                  its server starts, and applies the file that it has; the Machine is deleted
 //! POST   clusters/<id>/reset       forget the intervals so far
 //! POST   faults                    replicaLag, replicas (1|2), leaderGap, refuse, refuseNewTokens, admit, and times

@@ -38,7 +38,7 @@ const OWNED: &str = "cluster-agent";
 #[derive(Clone, Default)]
 struct Node {
     /// Its system-agent runs.
-    alive: bool,
+    running: bool,
     /// The objects in the manifest on its disk.
     file: Vec<Value>,
 }
@@ -111,7 +111,7 @@ pub(crate) fn wire(world: &Arc<World>) {
 #[serde(deny_unknown_fields)]
 pub(crate) struct MachineChange {
     /// Whether its system-agent runs.
-    alive: Option<bool>,
+    running: Option<bool>,
     /// Its server starts, which applies the file that it has. Answers when that is done.
     #[serde(default)]
     restart: bool,
@@ -160,7 +160,9 @@ pub(crate) async fn adopt(world: &Arc<World>, id: &str, name: &str, machines: u3
         let node = format!("{name}-{number}");
         let machine = format!("custom-{}", &hex(&Sha256::digest(format!("{id} {node}")))[..12]);
         let file = manifest_in(&plan);
-        provisioned.nodes().insert(machine.clone(), Node { alive: true, file });
+        provisioned
+            .nodes()
+            .insert(machine.clone(), Node { running: true, file });
         create_machine(world, name, &machine, &node).await?;
         let secret = plan_secret(name, &machine, &node, &plan);
         let created = world.management.create(&paths::secrets(NAMESPACE), &secret).await;
@@ -396,7 +398,7 @@ async fn set_ready(world: &World, id: &str, provisioned: &Provisioned, waits: Op
 async fn run_agents(world: Arc<World>, id: String, provisioned: Arc<Provisioned>) {
     loop {
         provisioned.agents.notified().await;
-        let alive = |(name, node): (&String, &Node)| node.alive.then(|| name.clone());
+        let alive = |(name, node): (&String, &Node)| node.running.then(|| name.clone());
         let alive: Vec<String> = provisioned.nodes().iter().filter_map(alive).collect();
         for machine in alive {
             match take_plan(&world, &provisioned, &machine).await {
@@ -428,7 +430,7 @@ async fn take_plan(world: &World, provisioned: &Provisioned, machine: &str) -> A
     let file = manifest_in(&plan);
     let is_alive = {
         let mut nodes = provisioned.nodes();
-        let node = nodes.get_mut(machine).filter(|node| node.alive);
+        let node = nodes.get_mut(machine).filter(|node| node.running);
         node.map(|node| node.file = file)
     };
     if is_alive.is_none() {
@@ -461,7 +463,7 @@ async fn apply_file(world: &World, id: &str, provisioned: &Provisioned, machine:
     let token = fingerprint(&token_in(&objects));
     deploy::apply_objects(world, id, &objects).await?;
     let secrets = objects.iter().filter(|object| object["kind"] == "Secret");
-    let kept: Vec<&str> = secrets.map(|secret| read::name(secret)).collect();
+    let kept: Vec<&str> = secrets.map(read::name).collect();
     for name in &kept {
         let owned = json!({"metadata": {"annotations": {OWNER: OWNED}}});
         world.downstream.merge(&paths::secret(&namespace, name), &owned).await?;
@@ -489,7 +491,7 @@ pub(crate) async fn change(world: &World, id: &str, machine: &str, wanted: Machi
     {
         let mut nodes = provisioned.nodes();
         let node = nodes.get_mut(machine)?;
-        node.alive = wanted.alive.unwrap_or(node.alive);
+        node.running = wanted.running.unwrap_or(node.running);
     }
     provisioned.agents.notify_one();
     let changed = async {
@@ -516,7 +518,7 @@ pub(crate) fn report(world: &World, id: &str) -> Value {
             plan.map(|plan| fingerprint(&token_in(&manifest_in(&plan))))
         };
         let file = fingerprint(&token_in(&node.file));
-        let state = json!({"alive": node.alive, "plan": of("plan"), "applied": of("appliedPlan"), "file": file});
+        let state = json!({"running": node.running, "plan": of("plan"), "applied": of("appliedPlan"), "file": file});
         (machine.clone(), state)
     };
     let nodes = provisioned.nodes();

@@ -45,7 +45,7 @@ pub(crate) const MACHINE: Check = Check {
 /// The plans of a provisioned cluster, and a hosted cluster's agent through Rancher, can be read.
 pub(crate) const WEAK_PROOF: Check = Check {
     name: "weak-proof",
-    help: "go on with the proofs that remain where others cannot be had",
+    help: "continue with the proofs that remain where others cannot be had",
 };
 
 /// The procedure was measured on clusters of this kind.

@@ -84,8 +84,8 @@ struct State {
     cluster_version: Option<(String, Timestamp)>,
     /// When this process looked first.
     began: Option<Timestamp>,
-    /// The trigger since which the provisioning cluster was seen not `Ready`.
-    not_ready: Option<Option<String>>,
+    /// The trigger since which the provisioning cluster was seen not `Ready`; empty: before any.
+    not_ready: Option<String>,
     /// How often this process has created a new agent pod.
     restarts: u32,
 }

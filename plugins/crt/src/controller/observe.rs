@@ -70,8 +70,12 @@ impl CrtController<'_> {
 
     /// One look: read the objects, abstract them, probe the values that matter, and before a run do the preflight checks.
     pub(super) async fn look(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
-        let ((cluster, tokens, has_feature), (deployment, pods, stv), provisioned) =
-            try_join3(self.read_management(), self.read_downstream(), self.read_provisioned()).await?;
+        let ((cluster, tokens, has_feature), (deployment, pods, stv), provisioned) = Box::pin(try_join3(
+            self.read_management(),
+            self.read_downstream(),
+            self.read_provisioned(),
+        ))
+        .await?;
         let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let now = self.connections.management.clock.now();

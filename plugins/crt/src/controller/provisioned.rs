@@ -91,6 +91,7 @@ impl CrtController<'_> {
     /// Remembers that `Ready` was not True. Another trigger begins anew.
     pub(super) fn follow_ready(&self, snapshot: &mut Snapshot) {
         let triggered = snapshot.cluster.annotations.get(TRIGGERED).cloned();
+        let triggered = triggered.unwrap_or_default();
         let Some(provisioned) = &mut snapshot.provisioned else {
             return;
         };

@@ -45,8 +45,8 @@ impl MachineRow {
     fn text(&self, now: Timestamp) -> String {
         let address = self.address.as_deref().map(sanitize::cell);
         let joined = self.created.map(|at| age::human(now.duration_since(at).as_secs()));
-        let node = self.node.is_none().then(|| "no Node".into());
-        let facts: Vec<_> = [address, joined.map(Into::into), node].into_iter().flatten().collect();
+        let node = self.node.is_none().then(|| "no Node".to_owned());
+        let facts: Vec<_> = [address, joined, node].into_iter().flatten().collect();
         format!("{} ({})", sanitize::cell(&self.name), facts.join(", "))
     }
 }

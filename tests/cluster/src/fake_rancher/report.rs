@@ -30,7 +30,7 @@ pub struct Report {
     pub conditions: BTreeMap<String, String>,
     /// The running agents, as the fake Rancher sees them.
     pub agents: Value,
-    /// The control-plane machines of a provisioned cluster: `alive`, and the fingerprints of the tokens in its `plan`, in the `applied`
+    /// The control-plane machines of a provisioned cluster: `running`, and the fingerprints of the tokens in its `plan`, in the `applied`
     /// one, and in its `file`.
     #[serde(default)]
     pub machines: BTreeMap<String, Value>,

@@ -88,7 +88,7 @@ async fn a_machine_that_does_not_answer_keeps_the_old_token_valid(#[case] storag
         fixture.rancher.report(&fixture.cluster).await?,
     );
     let silent = machines(&fixture).await?.pop().context("no machine")?;
-    change(&fixture, &silent, json!({ "alive": false })).await?;
+    change(&fixture, &silent, json!({ "running": false })).await?;
     let pending = run(&fixture, "rotate", &[]).await?.expect(4)?;
     ensure!(
         pending
@@ -101,7 +101,7 @@ async fn a_machine_that_does_not_answer_keeps_the_old_token_valid(#[case] storag
         report.fingerprints() != [start.named()],
         "the agent still has the old token: {report:#?}"
     );
-    // The rollout is not held while nobody works on it.
+    // The rollout is not held while no one works on it.
     let now = State::of(&fixture).await?;
     ensure!(now.deployment.settings == start.deployment.settings, "{now:?}");
     // The server of that machine starts: the agent has a valid token all the same.
@@ -109,7 +109,7 @@ async fn a_machine_that_does_not_answer_keeps_the_old_token_valid(#[case] storag
     let again = run(&fixture, "rotate", &[]).await?.expect(4)?;
     ensure!(again.stderr.contains(&silent), "{again}");
     has_revoked_nothing(&fixture, &accepted).await?;
-    change(&fixture, &silent, json!({ "alive": true })).await?;
+    change(&fixture, &silent, json!({ "running": true })).await?;
     // RKE2's own rollout has no hold.
     fixture.rancher.reset(&fixture.cluster).await?;
     run(&fixture, "rotate", &[]).await?.expect(0)?;
@@ -128,7 +128,7 @@ async fn a_machine_that_is_gone_is_deleted_or_given_up() -> Result<()> {
     let mut all = machines(&fixture).await?;
     let (gone, given_up) = all.pop().zip(all.pop()).context("no machines")?;
     for machine in [&gone, &given_up] {
-        change(&fixture, machine, json!({ "alive": false })).await?;
+        change(&fixture, machine, json!({ "running": false })).await?;
     }
     let pending = run(&fixture, "rotate", &[]).await?.expect(4)?;
     ensure!(
@@ -160,11 +160,11 @@ async fn rollback_restores_the_plans_too(#[case] storage: TokenStorage) -> Resul
     );
     let silent = machines(&fixture).await?.pop().context("no machine")?;
     let first = before.machines[&silent]["file"].as_str().context("no file")?.to_owned();
-    change(&fixture, &silent, json!({ "alive": false })).await?;
+    change(&fixture, &silent, json!({ "running": false })).await?;
     run(&fixture, "rotate", &[]).await?.expect(4)?;
     let pending = run(&fixture, "rollback", &[]).await?;
     println!("{pending}");
-    change(&fixture, &silent, json!({ "alive": true })).await?;
+    change(&fixture, &silent, json!({ "running": true })).await?;
     if pending.code() != Some(0) {
         run(&fixture, "rollback", &[]).await?.expect(0)?;
     }
@@ -175,7 +175,9 @@ async fn rollback_restores_the_plans_too(#[case] storage: TokenStorage) -> Resul
         "{after:#?}"
     );
     let mut accepted = [before.accepted.clone(), after.accepted.clone()];
-    accepted.iter_mut().for_each(|all| all.sort());
+    for all in &mut accepted {
+        all.sort();
+    }
     ensure!(accepted[0] == accepted[1], "{accepted:?}");
     let end = State::of(&fixture).await?;
     assert_eq!((&end.tokens, &end.graces), (&start.tokens, &start.graces));
