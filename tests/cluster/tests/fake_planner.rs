@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use test_cluster::{FakeRancher, Registered, Registration, Report, TestEnvironment, TokenStorage};
@@ -15,7 +17,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 fn fingerprint(token: &str) -> String {
     let digest = Sha256::digest(token);
-    digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+    let first: [u8; 8] = digest[..8].try_into().unwrap_or_default();
+    format!("{:010x}", u64::from_be_bytes(first) >> 24)
 }
 
 async fn until(
@@ -238,7 +241,7 @@ async fn the_first_token_by_name_is_the_one_of_the_plans() -> Result<()> {
     ensure!(names.contains(&"crt-token-crt-aaaaa".to_owned()), "{names:?}");
     fixture
         .secrets
-        .delete("crt-token-crt-aaaaa", &Default::default())
+        .delete("crt-token-crt-aaaaa", &DeleteParams::default())
         .await?;
     fixture.touch().await?;
     let log = || fixture.rancher.log_of(&fixture.cluster);
