@@ -1,5 +1,6 @@
 use client::ownership::Owner;
 use rancher::agent::RolloutSettings;
+use rancher::provisioned::MachinePlan;
 use rancher::settings::Settings;
 use rancher::token::{RegistrationToken, ValueError};
 
@@ -57,6 +58,17 @@ fn a_healthy_cluster_passes_every_check() {
     assert!(is_proven(&proofs(&healthy())));
 }
 
+fn plan(machine: &str, is_applied: bool) -> (String, MachinePlan) {
+    let token = Some(Secret::new("N".to_owned()));
+    let plan = MachinePlan {
+        planned: token.clone(),
+        applied: token,
+        is_applied,
+        updated: None,
+    };
+    (machine.to_owned(), plan)
+}
+
 /// The only check that has not passed.
 fn only_problem(inputs: &DiagnosisInputs) -> String {
     let checks: Vec<CheckResult> = all(inputs)
@@ -95,9 +107,17 @@ fn the_nodes_of_a_provisioned_cluster_deploy_the_first_token_by_name() {
     });
     assert!(all(&inputs).iter().all(|check| check.status == CheckStatus::Passed));
     inputs.cluster.kind = ClusterKind::Provisioned;
+    inputs.plans = Ok([plan("custom-1", true)].into());
     assert_eq!(
         only_problem(&inputs),
-        "Failed deployed: the cluster's nodes deploy ddc2d03aa6, the value of registration token \"default-token\", the first by name\n"
+        "Warning deployed: Rancher's next redeploy keeps this token, and the cluster's nodes replace it by ddc2d03aa6, the value of \
+         registration token \"default-token\", the first by name\n"
+    );
+    inputs.tokens = healthy().tokens;
+    inputs.plans = Ok([plan("custom-1", true), plan("custom-2", false)].into());
+    assert_eq!(
+        only_problem(&inputs),
+        "Failed plans: not every machine has applied its plan: custom-2 (it deploys 8ce86a6ae6)\n"
     );
 }
 
