@@ -21,7 +21,7 @@ fn pages_are_up_to_date() {
 #[test]
 fn help_follows_the_rules() {
     plugin()
-        .check_help(env!("CARGO_BIN_EXE_kubectl-crt"), &["rotate"])
+        .check_help(env!("CARGO_BIN_EXE_kubectl-crt"), &["rotate", "rollback"])
         .unwrap();
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use client::error::Kind;
 use client::secret::Fingerprint;
 use engine::lock::LEASE_DURATION;
+use supervisor::ProbeResult;
 
 use super::abstraction::ServerReading;
 use super::observe::Latest;
@@ -21,9 +22,14 @@ pub(crate) fn leaves_a_run(kind: Kind) -> bool {
 /// Why servers are not ready, one sentence each.
 pub(crate) fn problems(latest: &Latest) -> Vec<String> {
     let problem = |(name, reading): (&String, &ServerReading)| {
+        // One that rejects every token is reported as such.
+        let is_closed = reading
+            .as_server
+            .iter()
+            .all(|(_, result)| *result == ProbeResult::Rejected);
         let readiness = match &reading.readiness {
-            Some(Err(reason)) => Some(reason),
-            Some(Ok(())) | None => None,
+            Some(Err(reason)) if !is_closed => Some(reason),
+            _ => None,
         };
         let reason = reading.problem.as_ref().or(readiness)?;
         Some(format!("server {name}: {reason}"))

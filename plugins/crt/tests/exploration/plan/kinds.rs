@@ -211,6 +211,24 @@ fn nothing_is_revoked_before_every_machine_has_applied_the_new_token() {
     }
 }
 
+/// Also of a machine that did not answer: its server may have started with the file before, and be applying it while its system-agent
+/// writes the one with N.
+#[test]
+fn the_quiet_time_begins_when_the_last_machine_has_applied_the_new_token() {
+    for storage in STORAGES {
+        let (seen, run) = proven_everywhere(storage);
+        let begins = |change: fn(&mut MachinePlan)| {
+            let mut seen = seen.clone();
+            change(machine(&mut seen));
+            !Crt::stale_timers(&seen, &run).contains(&Timer::Quiet)
+        };
+        assert!(begins(|_| {}));
+        assert!(!begins(|plan| plan.is_applied = false));
+        assert!(!begins(|plan| (plan.is_applied, plan.answers) = (false, false)));
+        assert!(!begins(|plan| plan.applied = Some(third())));
+    }
+}
+
 #[test]
 fn a_run_that_stops_for_a_machine_extends_the_grace_first() {
     let state = proven_everywhere(TokenStorage::Secret);
