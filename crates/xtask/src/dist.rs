@@ -94,9 +94,9 @@ impl Shipped {
     /// Builds one.
     pub(crate) fn build(&self, package: &str) -> Command {
         let mut build = cargo(["rustc", "--locked", "--profile", "dist", "-p", package]);
-        let program = package
-            .replace("-bootstrap-token", "-bootstrap_token")
-            .replace("-argocd-rancher", "-argocd_rancher");
+        // kubectl finds a plugin of several words by underscores.
+        let program = package.strip_prefix("kubectl-").unwrap_or(package).replace('-', "_");
+        let program = format!("kubectl-{program}");
         build.args(["--bin", &program]);
         if !self.host {
             build.args(["--target", &self.target]);

@@ -146,9 +146,8 @@ fn rollout(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
         ));
     }
     let is_held = deployment.rollout.min_ready_seconds >= SURELY_HELD;
-    if is_held && snapshot.provisioned.is_some() {
-        // The first write of a rotation there, which has not left a mark yet. Rancher's planner and RKE2 set neither of both fields.
-    } else if is_held {
+    // On a cluster that Rancher provisioned a hold is the first write of a rotation, which has left no mark yet when it is killed.
+    if is_held && snapshot.provisioned.is_none() {
         found.push(unless(
             check::AGENT,
             format!(
@@ -159,7 +158,7 @@ fn rollout(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
             "wait up to twenty minutes until it completes; with --force=agent the rotation starts from here and releases it at its \
              end",
         ));
-    } else if !deployment.is_rolled_out() {
+    } else if !is_held && !deployment.is_rolled_out() {
         let why = deployment
             .failure
             .clone()
