@@ -49,7 +49,7 @@ pub(crate) fn unsupported(cluster: &Cluster) -> Option<Blocker> {
         ClusterKind::Rke1 => Some(unless(
             check::UNMEASURED,
             "it is a cluster of RKE1, for which nothing was measured",
-            "Rancher has no such clusters since 2.12; a custom cluster of RKE2 or K3s takes its place; --force=unmeasured rotates it anyway",
+            "Rancher has no such clusters since 2.12; a custom cluster of RKE2 or K3s takes its place",
         )),
         _ => Some(Blocker::new(
             "its kind is not known: it has not been connected yet, or Rancher has a driver that this version does not know",

@@ -83,7 +83,8 @@ async fn rotate_refuses_a_cluster_of_rke1_unless_forced() -> Result<()> {
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
     error: cannot rotate cluster my-rke1 (c-id123): it is a cluster of RKE1, for which nothing was measured
-    hint: Rancher has no such clusters since 2.12; a custom cluster of RKE2 or K3s takes its place; --force=unmeasured rotates it anyway
+    hint: Rancher has no such clusters since 2.12; a custom cluster of RKE2 or K3s takes its place
+    hint: --force=unmeasured overrides this check
     ----- exit status: 1 -----
     ");
     let start = State::of(&fixture).await?;
