@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::object::{self, decoded};
 
 /// The kind that names a management Cluster in its status.
-pub(crate) const PROVISIONING: Resource = Resource::new(
+const PROVISIONING: Resource = Resource::new(
     "Cluster.provisioning.cattle.io",
     "provisioning.cattle.io/v1",
     "clusters",
@@ -250,10 +250,6 @@ pub struct Machine {
     pub created: Option<Timestamp>,
     /// The Node that belongs to it. None: it has none, as one that has joined with a token and runs no kubelet.
     pub node: Option<String>,
-    /// It is being deleted.
-    pub deleting: bool,
-    /// Whether it has the role `controlplane`.
-    pub is_control_plane: bool,
     /// Its condition `NodeHealthy`, which Cluster API keeps. None: it was never set.
     pub healthy: Option<ConditionStatus>,
 }
@@ -306,13 +302,10 @@ impl RawMachine {
         let internal = addresses.iter().find(|address| address.r#type == "InternalIP");
         let conditions = status.conditions.unwrap_or_default();
         let healthy = conditions.iter().find(|condition| condition.r#type == "NodeHealthy");
-        let labels = metadata.labels.as_ref();
         Machine {
             address: internal.or(addresses.first()).map(|address| address.address.clone()),
             created: metadata.created(),
             node: status.node_ref.map(|node| node.name),
-            deleting: metadata.deletion_timestamp.is_some(),
-            is_control_plane: labels.is_some_and(|labels| labels.get(CONTROL_PLANE).is_some_and(|is| is == "true")),
             healthy: healthy.map(|condition| condition.status.as_str().into()),
             name: metadata.name,
         }

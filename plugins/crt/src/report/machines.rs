@@ -89,8 +89,6 @@ mod tests {
             address: Some("10.98.0.2".to_owned()),
             created: created.parse().ok(),
             node: node.map(str::to_owned),
-            deleting: false,
-            is_control_plane: true,
             healthy: None,
         }
     }
