@@ -209,7 +209,7 @@ impl Controller for CrtController<'_> {
                 plan,
                 tokens.as_ref(),
                 &self.connections.commands,
-                self.after_a_leak().await,
+                self.after_a_leak(),
             ),
         }
     }

@@ -78,14 +78,12 @@ impl CrtController<'_> {
     }
 
     /// The machines that may have joined with a leaked token.
-    pub(super) async fn after_a_leak(&self) -> Option<String> {
-        let connections = self.connections;
-        let cluster = connections.provisioning.as_ref()?;
-        let read = provisioned::machines(&connections.management.client, cluster)
-            .await
-            .ok()?;
-        let now = connections.management.clock.now();
-        machines::after_a_leak(cluster, &machines::rows(&read), &connections.commands, now)
+    pub(super) fn after_a_leak(&self) -> Option<String> {
+        let state = self.state();
+        let snapshot = state.snapshot.as_ref()?;
+        let provisioned = snapshot.provisioned.as_ref()?;
+        let rows = machines::rows(&provisioned.machines);
+        machines::after_a_leak(&provisioned.cluster, &rows, &self.connections.commands, snapshot.now)
     }
 
     /// Remembers that `Ready` was not True. Another trigger begins anew.
