@@ -23,7 +23,7 @@ const CLUSTER: Resource = object::management("Cluster", "clusters");
 
 /// The value `"true"` makes Rancher render and apply the agent's manifest. Rancher sets it to `"false"` afterwards (seen on
 /// Rancher 2.12.0 and 2.15.0: after 1.3 to 1.9 s).
-const FORCE_DEPLOY: &str = "io.cattle.agent.force.deploy";
+pub const FORCE_DEPLOY: &str = "io.cattle.agent.force.deploy";
 /// Storage `secret`: fingerprint of the token that Rancher applied last on the downstream cluster.
 const TOKEN_HASH: &str = "io.cattle.agent.registration-token-hash";
 /// On clusters that Rancher provisions.
@@ -222,18 +222,19 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Clu
     }
 }
 
-/// Sets an annotation of the caller's, so that Rancher reconciles the cluster. With storage `secret` Rancher then pushes a changed
+/// Sets annotations of the caller's, so that Rancher reconciles the cluster. With storage `secret` Rancher then pushes a changed
 /// `system` token, in 1.5 to 2.4 s (seen on Rancher 2.15.0); with storage `status` it pushes nothing (seen on 2.12.0). In both it
 /// recreates a missing `default-token`.
 ///
-/// The value must differ from the last one; otherwise nothing is written and nothing happens.
+/// A value must differ from the last one; otherwise nothing is written and nothing happens.
 pub async fn trigger_reconcile(
     client: &kube::Client,
     cluster: &Observed,
-    (key, value): (&str, &str),
+    annotations: &[(&str, &str)],
     write: &Write,
 ) -> Result<Cluster> {
-    let change = json!({ "metadata": { "annotations": { key: value } } });
+    let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+    let change = json!({ "metadata": { "annotations": annotations } });
     let raw: RawCluster = request::patch(client, CLUSTER, cluster, Merge::Json, change, write).await?;
     raw.read().ok_or_else(|| object::nameless(CLUSTER))
 }

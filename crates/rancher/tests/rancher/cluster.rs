@@ -372,7 +372,7 @@ async fn a_trigger_is_one_annotation_with_a_precondition() {
     cluster::trigger_reconcile(
         &server.client(),
         &observed("", "c-gsrbc"),
-        ("example.com/triggered", "7"),
+        &[("example.com/triggered", "7")],
         &write(),
     )
     .await
@@ -397,8 +397,8 @@ async fn a_concurrent_change_is_a_conflict() {
         409,
         &status(409, "Conflict", "the object has been modified"),
     );
-    let annotation = ("example.com/triggered", "7");
-    let error = cluster::trigger_reconcile(&server.client(), &observed("", "c-gsrbc"), annotation, &write())
+    let annotations = [("example.com/triggered", "7")];
+    let error = cluster::trigger_reconcile(&server.client(), &observed("", "c-gsrbc"), &annotations, &write())
         .await
         .unwrap_err();
     assert!(error.is_conflict() && !error.is_already_exists());

@@ -22,13 +22,17 @@ use super::provisioned::ProvisionedObjects;
 use crate::rotation::Crt;
 use crate::rotation::observed::{
     self, Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, GivenMark, Grace, Kind, Observed,
-    SystemToken, Trigger,
+    Reactivated, SystemToken, Trigger,
 };
 use crate::rotation::record::{Mark, OtherMark, RolloutSettings, ServerAddress};
 use crate::rotation::stages::{other, target};
 
 /// The label of a temporary registration token.
 pub(crate) const TEMPORARY_LABEL: &str = "kubectl-rotation.github.io/temporary";
+/// Its value where the token makes a revoked value valid again, for a rescue.
+pub(crate) const REACTIVATED_VALUE: &str = "reactivated";
+/// The annotation of a token's Secret, with the fingerprint of its previous value: only a rescue has made it valid again.
+pub(crate) const REACTIVATED: &str = "kubectl-rotation.github.io/reactivated";
 /// The label or annotation with the run, on what it creates.
 pub(super) const RUN: &str = "kubectl-rotation.github.io/run";
 /// The annotation of the registration token `system`, or of its Secret, with the mark of the run that wrote its value.
@@ -50,6 +54,12 @@ pub(super) const SURELY_HELD: i32 = 300;
 
 /// The longest `progressDeadlineSeconds` of a mark that is used: a day.
 const LONGEST_DEADLINE: i32 = 24 * 3600;
+
+/// For how long a rescue makes a value valid again.
+pub(super) const REACTIVATION: SignedDuration = SignedDuration::from_mins(10);
+
+/// An end that comes sooner is set anew before a value depends on it: it must not pass before the value is written.
+const TIME_TO_WRITE: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often in a row Rancher is asked about a token: each replica has its own index.
 const PROBES: u32 = 2;
@@ -173,6 +183,10 @@ impl Snapshot {
             credentials: self.credentials_by_value(names),
             occupied: self.occupied(names),
             leftovers: self.leftovers(names),
+            reactivated: self.reactivated(),
+            reactivates: None,
+            ending: self.ending(),
+            redeploys: self.cluster.force_deploy,
             only_agent: false,
             named_secret: deployed.unwrap_or_default().to_owned(),
             rollout,
@@ -397,6 +411,30 @@ impl Snapshot {
         tokens.chain(orphans).collect()
     }
 
+    /// What a rescue has made valid again, and nothing else keeps valid.
+    fn reactivated(&self) -> BTreeMap<Fingerprint, Reactivated> {
+        let temporary = self.temporary().filter(|token| is_reactivated(token));
+        let temporary = temporary.filter_map(|token| Some((token.current()?.fingerprint(), Reactivated::Temporary)));
+        let previous = self.tokens.tokens.iter().filter_map(|token| {
+            let secret = token.secret.as_ref().filter(|_| self.storage == TokenStorage::Secret)?;
+            let previous = secret.previous.as_ref()?.fingerprint();
+            let by = Reactivated::Previous(token.object.name.clone());
+            (secret.annotations.get(REACTIVATED) == Some(&previous.to_string())).then_some((previous, by))
+        });
+        temporary.chain(previous).collect()
+    }
+
+    /// The end that a rescue has set for what it makes valid again.
+    fn ending(&self) -> BTreeSet<String> {
+        let is_soon = |at: Timestamp| {
+            let left = at.duration_since(self.now);
+            left > TIME_TO_WRITE && left <= REACTIVATION
+        };
+        let tokens = self.tokens.tokens.iter().filter(|token| !token.deleting);
+        let ending = tokens.filter(|token| token.status_grace_ends_at.is_some_and(is_soon));
+        ending.map(|token| token.object.name.clone()).collect()
+    }
+
     fn credentials_by_value(&self, names: &Names) -> BTreeMap<Fingerprint, Age> {
         let mut found = BTreeMap::new();
         for credentials in self.credentials.iter().filter(|credentials| !credentials.deleting) {
@@ -513,6 +551,11 @@ pub(super) fn is_still_valid(seen: &Observed, token: Fingerprint, before: Option
 
 fn is_temporary(token: &RegistrationToken) -> bool {
     token.labels.contains_key(TEMPORARY_LABEL)
+}
+
+fn is_reactivated(token: &RegistrationToken) -> bool {
+    let label = token.labels.get(TEMPORARY_LABEL);
+    label.is_some_and(|value| value == REACTIVATED_VALUE)
 }
 
 /// Which downstream Secret belongs to which value.

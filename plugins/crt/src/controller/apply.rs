@@ -16,10 +16,13 @@ use rancher::settings;
 use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, TokenSecret, generate};
 use serde::Serialize;
 
-use super::abstraction::{MARK, RUN, Snapshot, TEMPORARY_LABEL, TRIGGERED};
+use super::abstraction::{
+    MARK, REACTIVATED, REACTIVATED_VALUE, REACTIVATION, RUN, Snapshot, TEMPORARY_LABEL, TRIGGERED,
+};
 use super::{CrtController, FIELD_MANAGER, State};
 use crate::connections::{DOWNSTREAM, MANAGEMENT};
 use crate::rotation::Crt;
+use crate::rotation::observed::{Reactivated, no_token};
 use crate::rotation::record::{Mark, OtherMark, RolloutSettings};
 use crate::rotation::step::Step;
 
@@ -79,12 +82,19 @@ impl CrtController<'_> {
                 on_management(token::change_status_grace(management, &at, &change, &by).await)
             }
             Request::DeleteToken(at) => on_management(token::delete(management, &at, &by).await),
-            Request::Trigger(at, token, first) => {
+            Request::Trigger {
+                cluster: at,
+                token,
+                first,
+                redeploy,
+            } => {
                 let now = self.connections.management.clock.now();
                 let first = first.map_or_else(String::new, |first| format!(" {first}"));
                 let triggered = format!("{now} {token}{first}");
                 let write = object::Write::by(FIELD_MANAGER);
-                let cluster = cluster::trigger_reconcile(management, &at, (TRIGGERED, &triggered), &write).await;
+                let mut annotations = vec![(TRIGGERED, triggered.as_str())];
+                annotations.extend(redeploy.then_some((cluster::FORCE_DEPLOY, "true")));
+                let cluster = cluster::trigger_reconcile(management, &at, &annotations, &write).await;
                 if let Ok(cluster) = &cluster {
                     // Our own write does not count as one of Rancher's.
                     self.state().cluster_version = Some((cluster.object.resource_version.clone(), now));
@@ -155,6 +165,25 @@ impl CrtController<'_> {
                 },
             ))
         };
+        // Provisioned clusters deploy the first token by name, so a temporary one must be the last.
+        let temporary = |what: &str, label: &str, token: Fingerprint| {
+            Ok::<_, Failure>(Request::CreateToken(NewToken {
+                name: format!("zz-crt-{what}-{token}"),
+                value: Some(state.value(token)?),
+                labels: [
+                    (TEMPORARY_LABEL.to_owned(), label.to_owned()),
+                    (RUN.to_owned(), run.id.to_string()),
+                ]
+                .into(),
+                ..NewToken::default()
+            }))
+        };
+        let triggered = |token: Fingerprint, redeploy: bool| Request::Trigger {
+            cluster: snapshot.cluster.object.clone(),
+            token,
+            first: snapshot.planner_renders(),
+            redeploy,
+        };
         Ok(match step {
             Step::Adopt { .. } => {
                 let system = state.system()?;
@@ -169,17 +198,7 @@ impl CrtController<'_> {
                     Request::SetSystem(system.object.clone(), value)
                 }
             }
-            Step::CreateTemporary { token } => Request::CreateToken(NewToken {
-                // Provisioned clusters deploy the first token by name, so a temporary one must be the last.
-                name: format!("zz-crt-temporary-{token}"),
-                value: Some(state.value(*token)?),
-                labels: [
-                    (TEMPORARY_LABEL.to_owned(), "true".to_owned()),
-                    (RUN.to_owned(), run.id.to_string()),
-                ]
-                .into(),
-                ..NewToken::default()
-            }),
+            Step::CreateTemporary { token } => temporary("temporary", "true", *token)?,
             Step::DeleteTemporary { token } => {
                 let holds = |temporary: &&RegistrationToken| {
                     temporary.current().is_some_and(|value| value.fingerprint() == *token)
@@ -258,7 +277,29 @@ impl CrtController<'_> {
             Step::Release => Request::Release(Box::new(snapshot.deployment.clone()), rollout),
             Step::TriggerApply { .. } => {
                 let token = state.system()?.current().ok_or(Failure::Conflict)?.fingerprint();
-                Request::Trigger(snapshot.cluster.object.clone(), token, snapshot.planner_renders())
+                triggered(token, false)
+            }
+            Step::Recreate => triggered(no_token(), false),
+            Step::Redeploy => {
+                let system = snapshot.system().and_then(RegistrationToken::current);
+                triggered(system.map_or_else(no_token, Secret::fingerprint), true)
+            }
+            Step::LimitGrace { name } => state.status_grace(name, Change::Set(self.later(REACTIVATION)?))?,
+            Step::Reactivate {
+                token,
+                by: Reactivated::Temporary,
+            } => temporary("reactivated", REACTIVATED_VALUE, *token)?,
+            Step::Reactivate {
+                token,
+                by: Reactivated::Previous(name),
+            } => {
+                let change = SecretChange {
+                    previous: Change::Set(state.value(*token)?),
+                    grace_ends_at: Change::Set(self.later(REACTIVATION)?),
+                    ..SecretChange::default()
+                };
+                let by = object::Write::by(FIELD_MANAGER).marked(REACTIVATED, token.to_string());
+                Request::ChangeOther(state.token_secret(name)?.object.clone(), change, by)
             }
         })
     }
@@ -404,7 +445,12 @@ enum Request {
     ChangeSecret(object::Observed, SecretChange),
     ChangeStatusGrace(object::Observed, Change<Timestamp>),
     DeleteToken(object::Observed),
-    Trigger(object::Observed, Fingerprint, Option<Fingerprint>),
+    Trigger {
+        cluster: object::Observed,
+        token: Fingerprint,
+        first: Option<Fingerprint>,
+        redeploy: bool,
+    },
     CreateCredentials(String, CredentialsContent),
     DeleteCredentials(object::Observed),
     Place(Box<agent::Deployment>, Placement),

@@ -33,7 +33,7 @@ impl Checker<'_> {
             Step::SetNew => (MANAGEMENT, self.renew(SYSTEM).await),
             Step::Renew { name } => (MANAGEMENT, self.renew(name).await),
             Step::CreateTemporary { .. } => (MANAGEMENT, self.create("zz-crt-temporary-check").await),
-            Step::TriggerApply { .. } => (MANAGEMENT, self.trigger().await),
+            Step::TriggerApply { .. } | Step::Recreate => (MANAGEMENT, self.trigger().await),
             Step::CreateCredentials { .. } => (DOWNSTREAM, self.create_credentials().await),
             Step::PointHeld { .. } => (DOWNSTREAM, self.place().await),
             _ => (MANAGEMENT, Ok(false)),
@@ -99,11 +99,11 @@ impl Checker<'_> {
 
     async fn trigger(&self) -> Result<bool> {
         let now = self.connections.management.clock.now().to_string();
-        let annotation = (TRIGGERED, now.as_str());
+        let annotations = [(TRIGGERED, now.as_str())];
         cluster::trigger_reconcile(
             &self.connections.management.client,
             &self.connections.cluster.object,
-            annotation,
+            &annotations,
             &self.by,
         )
         .await?;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::row::ClusterName;
 use crate::connections::MANAGEMENT;
 use crate::rotation::Crt;
-use crate::rotation::observed::Observed;
+use crate::rotation::observed::{Observed, no_token};
 use crate::rotation::record::Record;
 
 /// The name of the Lease of a cluster, in the cluster's own namespace on the management cluster.
@@ -36,6 +36,33 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
         "the agent uses {} from Secret {}, {system} (token storage: {})",
         record.old, record.old_secret, seen.storage
     )
+}
+
+/// Where a rescue starts.
+pub(crate) fn start_of_rescue(seen: &Observed, record: &Record) -> String {
+    let agent = if !seen.is_downstream_readable() {
+        "the agent is not connected".to_owned()
+    } else if record.old == no_token() {
+        format!("the agent's Secret {} has no token", record.old_secret)
+    } else if seen.foreign.contains(&record.old) {
+        format!("the agent has {}, a token of another cluster", record.old)
+    } else if seen.acceptance_of(record.old).is_accepted() {
+        format!(
+            "the agent's Secret {} with {} is missing",
+            record.old_secret, record.old
+        )
+    } else {
+        format!(
+            "the agent has {} from Secret {}, which Rancher rejects",
+            record.old, record.old_secret
+        )
+    };
+    let target = match (record.new, seen.system.is_some()) {
+        (Some(new), true) => format!("registration token \"system\" has {new}"),
+        (Some(new), false) => format!("there is no registration token \"system\"; \"default-token\" has {new}"),
+        (None, _) => "there is no registration token".to_owned(),
+    };
+    format!("{agent}, {target} (token storage: {})", seen.storage)
 }
 
 /// The token is also part of every command and URL that Rancher has shown for it.

@@ -1,10 +1,12 @@
 //! The rotation of a cluster's registration tokens: the observed state ([`observed`]), what a run records ([`record`]), the stages
-//! ([`stages`], and `planner` for clusters that Rancher provisioned), the single steps ([`step`]) and their effects (`predict`).
+//! ([`stages`], and `planner` for clusters that Rancher provisioned), the single steps ([`step`]) and their effects (`predict`). The rescue
+//! of a lost agent ([`rescue`]) has stages of its own, and the same steps.
 
 pub mod observed;
 mod planner;
 mod predict;
 pub mod record;
+pub mod rescue;
 pub(crate) mod stages;
 pub mod step;
 

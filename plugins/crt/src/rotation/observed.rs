@@ -51,6 +51,14 @@ pub struct Observed {
     /// *Retire* and later: the downstream Secrets that this run has created, and that neither the Deployment nor a pod nor O or N
     /// has a use for, by name. Their values were replaced during the run, or their names follow from another address.
     pub leftovers: BTreeSet<String>,
+    /// The values that only a rescue has made valid again. None of them outlasts it.
+    pub reactivated: BTreeMap<Fingerprint, Reactivated>,
+    /// The value that this command may make valid again (`--reactivate-old-token`).
+    pub reactivates: Option<Fingerprint>,
+    /// Storage `secret`: the tokens in whose status the grace period ends within ten minutes, and not before a value can be written.
+    pub ending: BTreeSet<String>,
+    /// Rancher was asked to redeploy the agent, and has not done it yet.
+    pub redeploys: bool,
     /// The other tokens are left unchanged (`--only-agent`).
     pub only_agent: bool,
     /// Name of the Secret that the agent's Deployment names.
@@ -98,6 +106,9 @@ pub enum DownstreamAccess {
     /// No permissions there: Rancher pushes the token by itself. Everything that is read downstream is empty, and any value may be in
     /// use.
     None,
+    /// A rescue: its agent is not connected, and there is no other way to it. Everything that is read downstream is empty, and any
+    /// value may be in use.
+    Unreachable,
 }
 
 /// Who writes the agent's Deployment, and what proves the agent. Local clusters and RKE1 are refused before a run.
@@ -220,10 +231,20 @@ pub struct AgentConnection {
     pub address: Address,
 }
 
+/// How a value was made valid again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reactivated {
+    /// By a temporary registration token, which has a label that says so.
+    Temporary,
+    /// Storage `secret`: as the previous token of this one, with an annotation that says so. It ends with a grace period of ten
+    /// minutes.
+    Previous(String),
+}
+
 /// An annotation that makes Rancher reconcile the Cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Trigger {
-    /// The value of `system` at that time.
+    /// The value of `system` at that time; that of an empty token if there was none.
     pub token: Fingerprint,
     /// F at that time, by a fingerprint of its name and value: its planner has rendered this one, or a later one.
     pub first: Option<Fingerprint>,
@@ -281,6 +302,11 @@ pub struct Pod {
 /// A token that the planner renders, by a fingerprint of its name and value.
 pub(crate) fn rendered(name: &str, value: Fingerprint) -> Fingerprint {
     Fingerprint::of(&format!("{name} {value}"))
+}
+
+/// What stands for a token where there is none.
+pub fn no_token() -> Fingerprint {
+    Fingerprint::of("")
 }
 
 impl Observed {

@@ -5,11 +5,12 @@ use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::run::{Draw, Run};
 use rancher::TokenStorage;
-use rancher::token::SYSTEM;
+use rancher::token::{DEFAULT, SYSTEM};
 
 use super::Crt;
 use super::observed::{
-    Address, Age, AgentConnection, GivenMark, Grace, Kind, Observed, Plans, Pod, Reconfiguration, SystemToken, Trigger,
+    Address, Age, AgentConnection, DownstreamAccess, GivenMark, Grace, Kind, Observed, Plans, Pod, Reactivated,
+    Reconfiguration, SystemToken, Trigger, no_token,
 };
 use super::record::{Mark, Record};
 use super::step::Step;
@@ -39,9 +40,36 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
             });
         }
         Step::CreateTemporary { token } => drop(seen.temporary.insert(*token)),
-        Step::DeleteTemporary { token } => drop(seen.temporary.remove(token)),
+        Step::DeleteTemporary { token } => {
+            seen.temporary.remove(token);
+            seen.reactivated.remove(token);
+        }
+        Step::Recreate | Step::Redeploy => {
+            let token = seen.system.as_ref().map_or_else(no_token, |system| system.token);
+            let first = seen.planner_renders();
+            seen.trigger = Some(Trigger {
+                token,
+                first,
+                overdue: false,
+            });
+            seen.redeploys |= matches!(step, Step::Redeploy);
+        }
+        Step::LimitGrace { name } => {
+            seen.ending.insert(name.clone());
+            set_status_grace(seen, name, Some(Grace::Near));
+        }
+        Step::Reactivate { token, by } => {
+            seen.reactivated.insert(*token, by.clone());
+            match by {
+                Reactivated::Temporary => drop(seen.temporary.insert(*token)),
+                Reactivated::Previous(name) => set_previous(seen, name, Some(*token)),
+            }
+        }
         Step::PostponeGrace { name } => set_status_grace(seen, name, Some(Grace::Far)),
-        Step::ClearGrace { name } => set_status_grace(seen, name, None),
+        Step::ClearGrace { name } => {
+            seen.ending.remove(name);
+            set_status_grace(seen, name, None);
+        }
         Step::SetNew => {
             let system = seen.system.as_ref().map(|system| system.token);
             let previous = system.filter(|_| seen.storage == TokenStorage::Secret);
@@ -60,7 +88,10 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
             set_previous(seen, name, *previous);
         }
         Step::Protect { name, token } => set_previous(seen, name, Some(*token)),
-        Step::DropPrevious { name, .. } => set_previous(seen, name, None),
+        Step::DropPrevious { name, token } => {
+            seen.reactivated.remove(token);
+            set_previous(seen, name, None);
+        }
         Step::CreateCredentials { token } => drop(seen.credentials.insert(*token, Age::Young)),
         Step::DeleteCredentials { token } => drop(seen.credentials.remove(token)),
         Step::DeleteLeftover { secret } => drop(seen.leftovers.remove(secret)),
@@ -175,6 +206,32 @@ pub(super) fn settle(seen: &mut Observed) {
     }
     seen.tunnel_works = seen.tunnel_works.map(|_| true);
     settle_plans(seen);
+}
+
+/// An agent whose value is accepted again comes back by itself; what Rancher was asked for, it does.
+pub(super) fn settle_rescue(seen: &mut Observed) {
+    let of_plan = seen.first().map(|(_, token)| token).filter(|_| seen.trigger.is_some());
+    let token = seen.reactivated.keys().next().copied().or(of_plan);
+    if seen.access == DownstreamAccess::Unreachable && token.is_some() {
+        seen.access = DownstreamAccess::Full;
+        seen.deployed = token;
+        seen.credentials.extend(token.map(|token| (token, Age::Old)));
+    }
+    if seen.trigger.is_some() && seen.system.is_none() && seen.others.is_empty() {
+        seen.others.insert(DEFAULT.to_owned(), Fingerprint::of(DEFAULT));
+    }
+    if std::mem::take(&mut seen.redeploys) && seen.system.is_none() {
+        let token = Fingerprint::of(SYSTEM);
+        seen.system = Some(SystemToken {
+            token,
+            previous: None,
+            protected: true,
+        });
+        seen.credentials.insert(token, Age::Young);
+        seen.deployed = Some(token);
+        seen.trigger = seen.trigger.map(|trigger| Trigger { token, ..trigger });
+    }
+    settle(seen);
 }
 
 /// The planner renders F when the Cluster changes, and the machines that answer apply their plans (seen on Rancher 2.15.0). What RKE2

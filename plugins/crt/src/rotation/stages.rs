@@ -22,7 +22,7 @@ use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::phase::Phase;
 use engine::plan::Named;
-use engine::rotation::{Blocker, Look, Next, Proof, Timer};
+use engine::rotation::{Blocker, Look, Next, Proof, Rotation, Timer};
 use engine::run::Run;
 use rancher::TokenStorage;
 use rancher::token::SYSTEM;
@@ -230,7 +230,7 @@ pub(crate) fn restores_failure(run: &Run<Crt>) -> bool {
 }
 
 /// Another cluster is refused, whatever is forced.
-fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
+pub(super) fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
     match downstream {
         DownstreamIdentity::Proven => None,
         DownstreamIdentity::Another => Some(Blocker::new(
@@ -572,7 +572,10 @@ pub(super) fn takes_away(look: Look<'_, Crt>) -> bool {
 }
 
 /// A new pod is created only when the one that should connect had its time: each change of the template costs a rollout.
-fn reconnect(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
+pub(super) fn reconnect<R>(look: Look<'_, R>, target: Fingerprint) -> Next<R>
+where
+    R: Rotation<Observed = Observed, Step = Step>,
+{
     let run = look.run;
     let not_started = !run.timers.contains_key(&Timer::Retry);
     if run.running(Timer::Retry) || not_started && look.seen.held {

@@ -5,6 +5,8 @@ use std::fmt;
 use client::secret::Fingerprint;
 use engine::plan::Named;
 
+use super::observed::Reactivated;
+
 /// One step. Each is conditional on the object as it was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -90,6 +92,22 @@ pub enum Step {
         /// It has a planner.
         plans: bool,
     },
+    /// Annotate the Cluster of a cluster without tokens, so that Rancher creates its `default-token` again.
+    Recreate,
+    /// Have Rancher redeploy the agent: it creates `system` again, and applies it.
+    Redeploy,
+    /// Storage `secret`: end the grace period in the status of a token in ten minutes, before a value depends on it.
+    LimitGrace {
+        /// The token's name.
+        name: String,
+    },
+    /// Make a revoked value valid again, for a rescue.
+    Reactivate {
+        /// The value.
+        token: Fingerprint,
+        /// How.
+        by: Reactivated,
+    },
     /// Delete a temporary registration token.
     DeleteTemporary {
         /// Its value.
@@ -155,6 +173,30 @@ impl fmt::Display for Step {
             Self::TriggerApply { plans: true } => {
                 f.write_str("annotate the cluster, so that Rancher applies its tokens and writes the machines' plans")
             }
+            Self::Recreate => {
+                f.write_str("annotate the cluster, so that Rancher creates registration token \"default-token\" again")
+            }
+            Self::Redeploy => f.write_str("have Rancher redeploy the agent with a new registration token \"system\""),
+            Self::LimitGrace { name } => write!(
+                f,
+                "end the grace period in the status of registration token \"{name}\" in ten minutes"
+            ),
+            Self::Reactivate {
+                token,
+                by: Reactivated::Temporary,
+            } => write!(
+                f,
+                "make {} valid again: create a temporary registration token",
+                Named(token)
+            ),
+            Self::Reactivate {
+                token,
+                by: Reactivated::Previous(name),
+            } => write!(
+                f,
+                "make {} valid again for ten minutes, as the previous token of \"{name}\"",
+                Named(token)
+            ),
             Self::DeleteTemporary { token } => {
                 write!(f, "revoke {}: delete its temporary registration token", Named(token))
             }

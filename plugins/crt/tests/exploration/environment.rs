@@ -246,6 +246,10 @@ impl CrtModel {
             credentials: [(old(), if self.young { Age::Young } else { Age::Old })].into(),
             occupied: [].into(),
             leftovers: [].into(),
+            reactivated: [].into(),
+            reactivates: None,
+            ending: [].into(),
+            redeploys: false,
             only_agent: false,
             named_secret: String::new(),
             rollout: RolloutSettings::default(),
@@ -391,7 +395,8 @@ impl Environment for CrtModel {
 
     fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
         Some(match step {
-            Step::TriggerApply { .. } => Condition::Trigger(seen.trigger),
+            Step::TriggerApply { .. } | Step::Recreate | Step::Redeploy => Condition::Trigger(seen.trigger),
+            Step::LimitGrace { .. } | Step::Reactivate { .. } => unreachable!("a rotation reactivates nothing"),
             Step::CreateTemporary { .. } | Step::CreateCredentials { .. } | Step::DeleteLeftover { .. } => return None,
             Step::PostponeGrace { .. } | Step::ClearGrace { .. } => {
                 Condition::Status(seen.system.clone(), seen.status_grace)

@@ -9,6 +9,7 @@ mod environment;
 mod mutants;
 mod plan;
 mod provisioned;
+mod rescue;
 
 use environment::{Budget, CrtModel, ENDLESS, Variant};
 use model::explore;

@@ -1,0 +1,663 @@
+//! The model of a rescue: a cluster whose agent has lost its token, Rancher, Kubernetes, and two operators.
+//!
+//! `world.seen` is what is really there. Where only the agent itself leads to the cluster, the tool sees it while a tunnel is open.
+
+use std::collections::BTreeSet;
+
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::plan::plan;
+use engine::rotation::{Blocker, Decision, Next, Rotation as _, Timer, decide};
+use kubectl_crt::rotation::observed::{
+    Age, AgentConnection, DownstreamAccess, Observed, Pod, Reactivated, SystemToken, Trigger,
+};
+use kubectl_crt::rotation::record::Record;
+use kubectl_crt::rotation::rescue::Rescue;
+use kubectl_crt::rotation::step::Step;
+use model::{Environment, Help, Move, explore};
+use rancher::TokenStorage;
+
+use crate::QUIET;
+use crate::environment::{CrtModel, HERE, Variant};
+
+type World = model::World<RescueModel>;
+type Run = engine::run::Run<Rescue>;
+
+const LIMIT: usize = 600_000;
+
+/// How the agent has lost its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// It was revoked, and the agent was restarted.
+    Revoked,
+    /// It was revoked, and its tunnel is still open.
+    TunnelOpen,
+    /// Its Secret was deleted.
+    NoSecret,
+    /// It has a token of another cluster.
+    Foreign,
+    /// All registration tokens of the cluster were deleted.
+    NoTokens,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutant {
+    /// The value is made valid again before its end is set.
+    NoEnd,
+    /// It stays valid after the agent is back.
+    NotRetired,
+    /// It is made invalid before an agent with the new token has connected.
+    NoProof,
+    /// The rollout is not held.
+    NotHeld,
+    /// It is made valid again without permission.
+    WithoutFlag,
+    /// A token of another cluster is made valid for this one.
+    AnyCluster,
+}
+
+struct RescueModel {
+    loss: Loss,
+    storage: TokenStorage,
+    /// A context leads to the cluster without its agent.
+    direct: bool,
+    /// The old token may be made valid again.
+    reactivates: bool,
+    /// It is one of another cluster, or Rancher accepts it as such.
+    foreign: bool,
+    /// How often a tunnel breaks, and how often Rancher ends a grace period.
+    breaks: u8,
+    ends: u8,
+    others: (u8, u8),
+    mutant: Option<Mutant>,
+}
+
+type Template = (Option<Fingerprint>, Option<String>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Memory {
+    /// The pods whose tunnel is open.
+    tunnels: BTreeSet<Template>,
+    /// A redeploy that Rancher has begun.
+    rendered: Option<Fingerprint>,
+    /// The Cluster has changed, and Rancher will reconcile it.
+    event: bool,
+    breaks: u8,
+    ends: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Condition {
+    Cluster(Option<Trigger>),
+    Token(Option<SystemToken>, Option<Fingerprint>, Option<Fingerprint>),
+    Status(bool),
+    Temporary(bool),
+    Credentials(Option<Age>),
+    Deployment(Option<Fingerprint>, Option<String>, bool, Option<Direction>),
+}
+
+fn lost() -> Fingerprint {
+    Fingerprint::of("lost")
+}
+
+fn template(pod: &Pod) -> Template {
+    (pod.token, pod.restarted_at.clone())
+}
+
+fn is_current(seen: &Observed, pod: &Pod) -> bool {
+    template(pod) == (seen.deployed, seen.restarted_at.clone())
+}
+
+impl RescueModel {
+    fn new(loss: Loss, storage: TokenStorage, direct: bool) -> Self {
+        Self {
+            loss,
+            storage,
+            direct,
+            reactivates: !direct,
+            foreign: loss == Loss::Foreign,
+            breaks: 0,
+            ends: 0,
+            others: (0, 0),
+            mutant: None,
+        }
+    }
+
+    fn observed(&self) -> Observed {
+        let has_secret = self.loss != Loss::NoSecret;
+        let token = has_secret.then(lost);
+        let is_open = self.loss == Loss::TunnelOpen;
+        let mut seen = CrtModel::new(self.storage, Variant::Ordinary, QUIET).observed();
+        seen.deployed = token;
+        seen.credentials = token.map(|token| (token, Age::Old)).into_iter().collect();
+        seen.pods = [Pod {
+            token,
+            restarted_at: None,
+            address: *HERE,
+            ready: has_secret,
+            leaving: false,
+        }]
+        .into();
+        seen.connected = is_open.then(|| AgentConnection {
+            token: lost(),
+            address: *HERE,
+        });
+        seen.tunnel_works = Some(is_open);
+        if !self.direct && !is_open {
+            seen.access = DownstreamAccess::Unreachable;
+        }
+        seen.reactivates = self.reactivates.then(lost);
+        seen.foreign = self.foreign.then(lost).into_iter().collect();
+        if self.loss == Loss::NoTokens {
+            seen.system = None;
+            seen.others.clear();
+        }
+        let accepted = seen.held_values().into_iter();
+        seen.acceptance = accepted.map(|token| (token, Acceptance::Accepted)).collect();
+        seen
+    }
+
+    /// What the tool sees, or its mutant.
+    fn view(&self, seen: &Observed) -> Observed {
+        let mut seen = seen.clone();
+        match self.mutant {
+            Some(Mutant::WithoutFlag) => seen.reactivates = Some(lost()),
+            Some(Mutant::AnyCluster) => seen.foreign.clear(),
+            Some(Mutant::NoProof) => {
+                let address = *HERE;
+                seen.connected = seen.deployed.map(|token| AgentConnection { token, address });
+            }
+            _ => {}
+        }
+        if seen.access == DownstreamAccess::Full {
+            return seen;
+        }
+        seen.deployed = None;
+        seen.credentials.clear();
+        seen.pods.clear();
+        seen.connected = None;
+        seen.held = false;
+        seen.restarted_at = None;
+        seen.tunnel_works = None;
+        seen
+    }
+
+    fn agents(&self, world: &World, moves: &mut Vec<Move<Self>>) {
+        let seen = &world.seen;
+        for pod in &seen.pods {
+            let is_open = world.memory.tunnels.contains(&template(pod));
+            let mut to = world.clone();
+            if is_open && world.memory.breaks > 0 {
+                to.memory.breaks -= 1;
+                close(&mut to, pod, self.direct);
+                moves.push(step("a tunnel breaks", Help::Disturbs, to));
+                continue;
+            }
+            let Some(token) = pod
+                .token
+                .filter(|token| pod.ready && seen.acceptance.contains_key(token))
+            else {
+                continue;
+            };
+            if !is_open && !seen.foreign.contains(&token) {
+                to.seen.connected = Some(AgentConnection { token, address: *HERE });
+                to.seen.tunnel_works = Some(true);
+                to.memory.tunnels.insert(template(pod));
+                to.seen.access = DownstreamAccess::Full;
+                to.memory.event = true;
+                moves.push(step("an agent connects", Help::Helps, to));
+            }
+        }
+    }
+
+    fn is_unsafe(&self, world: &World) -> Option<String> {
+        let seen = &world.seen;
+        let start = self.observed();
+        if let Some(lost) = start.held_values().iter().find(|value| !seen.is_held(**value)) {
+            return Some(format!("{lost} was accepted before, and is not any more: {seen:#?}"));
+        }
+        let is_valid = seen.is_held(lost());
+        if is_valid && (!self.reactivates || self.foreign) {
+            return Some(format!("the lost value is valid without permission: {seen:#?}"));
+        }
+        let ends = seen.reactivated.get(&lost()).is_some_and(|by| match by {
+            Reactivated::Temporary => seen.temporary.contains(&lost()),
+            Reactivated::Previous(name) => seen.ending.contains(name),
+        });
+        if is_valid && !ends {
+            return Some(format!("the lost value is valid without an end: {seen:#?}"));
+        }
+        if self.loss == Loss::TunnelOpen && self.breaks == 0 && world.memory.tunnels.is_empty() {
+            return Some(format!("the last tunnel was closed: {seen:#?}"));
+        }
+        let late = self.others.0 > 0;
+        match world.ended? {
+            _ if is_valid && !late => Some(format!("the lost value is still valid: {seen:#?}")),
+            Direction::Forward if self.breaks == 0 => {
+                let works = seen
+                    .deployed
+                    .is_some_and(|token| seen.is_connected(token) && seen.runs(token));
+                let system = seen.system.as_ref().map(|system| system.token);
+                let lasts = seen
+                    .deployed
+                    .is_some_and(|token| Some(token) == system || seen.others.values().any(|value| *value == token));
+                let in_flight = world.memory.rendered.is_some_and(|rendered| Some(rendered) != system);
+                (!works || !lasts || seen.held || system.is_none() || in_flight)
+                    .then(|| format!("the agent is not back: {seen:#?}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn step(name: impl Into<String>, help: Help, to: World) -> Move<RescueModel> {
+    Move {
+        name: name.into(),
+        help,
+        to,
+    }
+}
+
+/// Where only the agent leads to the cluster, it is out of reach without a tunnel.
+fn close(world: &mut World, pod: &Pod, direct: bool) {
+    world.memory.tunnels.remove(&template(pod));
+    if world.memory.tunnels.is_empty() && !direct {
+        world.seen.access = DownstreamAccess::Unreachable;
+    }
+}
+
+/// The Deployment controller and the kubelet, one replica with maxSurge 1 and maxUnavailable 0.
+fn roll_out(world: &World, direct: bool, moves: &mut Vec<Move<RescueModel>>) {
+    let seen = &world.seen;
+    let current = seen.pods.iter().find(|pod| is_current(seen, pod));
+    if current.is_none() {
+        let mut to = world.clone();
+        // A pod of the template before the last one makes room.
+        while to.seen.pods.len() > 1 {
+            let idle = to
+                .seen
+                .pods
+                .iter()
+                .find(|pod| !world.memory.tunnels.contains(&template(pod)))
+                .cloned();
+            let Some(idle) = idle.or_else(|| to.seen.pods.last().cloned()) else {
+                break;
+            };
+            close(&mut to, &idle, direct);
+            to.seen.pods.remove(&idle);
+        }
+        to.seen.pods.insert(Pod {
+            token: seen.deployed,
+            restarted_at: seen.restarted_at.clone(),
+            address: *HERE,
+            ready: false,
+            leaving: false,
+        });
+        moves.push(step("Kubernetes creates a pod", Help::Helps, to));
+    }
+    for pod in &seen.pods {
+        let mut to = world.clone();
+        let is_ready = current.is_some_and(|current| current.ready);
+        if !is_current(seen, pod) && !seen.held && is_ready {
+            to.seen.pods.remove(pod);
+            close(&mut to, pod, direct);
+            moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
+        } else if !pod.ready && pod.token.is_some_and(|token| seen.credentials.contains_key(&token)) {
+            to.seen.pods.remove(pod);
+            to.seen.pods.insert(Pod {
+                ready: true,
+                ..pod.clone()
+            });
+            moves.push(step("a pod starts", Help::Helps, to));
+        }
+    }
+}
+
+fn rancher(world: &World, moves: &mut Vec<Move<RescueModel>>) {
+    let seen = &world.seen;
+    let held: BTreeSet<_> = seen.held_values().into_iter().collect();
+    let accepted: BTreeSet<_> = seen.acceptance.keys().copied().collect();
+    for token in held.symmetric_difference(&accepted) {
+        let mut to = world.clone();
+        let learns = to.seen.acceptance.insert(*token, Acceptance::Accepted).is_none();
+        if !learns {
+            to.seen.acceptance.remove(token);
+        }
+        let name = if learns {
+            "Rancher learns a token"
+        } else {
+            "Rancher forgets a token"
+        };
+        moves.push(step(name, Help::Helps, to));
+    }
+    let is_working = world.memory.event || world.memory.rendered.is_some();
+    if seen.trigger.is_some_and(|trigger| !trigger.overdue) && !is_working && !world.is_sending() {
+        let mut to = world.clone();
+        to.seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true);
+        moves.push(step("a minute passes after the trigger", Help::Helps, to));
+    }
+    if world.memory.event && world.memory.rendered.is_none() {
+        let mut to = world.clone();
+        to.memory.event = false;
+        reconcile(&mut to);
+        moves.push(step("Rancher reconciles the cluster", Help::Helps, to));
+    }
+    if let Some(token) = world.memory.rendered.filter(|_| !world.memory.tunnels.is_empty()) {
+        let mut to = world.clone();
+        to.memory.rendered = None;
+        to.seen.credentials.entry(token).or_insert(Age::Young);
+        to.seen.deployed = Some(token);
+        to.seen.redeploys = false;
+        if seen.storage == TokenStorage::Secret {
+            to.seen.applied = Some(token);
+        }
+        moves.push(step("the redeploy is applied", Help::Helps, to));
+    }
+    // It does not pass while a write that depends on it is under way: that takes much less than the time that is left.
+    let depends = matches!(world.sending(), Some(Step::Reactivate { .. }));
+    if let Some(name) = seen.ending.first().filter(|_| world.memory.ends > 0 && !depends) {
+        let mut to = world.clone();
+        to.memory.ends -= 1;
+        to.seen.ending.remove(name);
+        end(&mut to.seen, name);
+        moves.push(step("Rancher ends the grace period", Help::Disturbs, to));
+    }
+}
+
+/// Any event brings a missing `default-token` back; a redeploy, a missing `system`. It is pushed through the tunnel.
+fn reconcile(world: &mut World) {
+    let seen = &mut world.seen;
+    seen.others
+        .entry("default-token".to_owned())
+        .or_insert_with(|| Fingerprint::of("another default"));
+    let is_open = !world.memory.tunnels.is_empty();
+    if seen.redeploys && is_open && seen.system.is_none() {
+        seen.system = Some(SystemToken {
+            token: Fingerprint::of("another system"),
+            previous: None,
+            protected: true,
+        });
+    }
+    let system = seen.system.as_ref().map(|system| system.token);
+    let is_changed = seen.storage == TokenStorage::Secret && seen.applied != system;
+    if is_open && (seen.redeploys || is_changed) {
+        world.memory.rendered = system;
+    }
+}
+
+fn end(seen: &mut Observed, name: &str) {
+    let Some(previous) = previous(seen, name) else { return };
+    seen.reactivated.remove(&previous);
+    if let Some(system) = seen.system.as_mut().filter(|_| name == "system") {
+        system.previous = None;
+    } else {
+        seen.others_previous.remove(name);
+    }
+}
+
+fn previous(seen: &Observed, name: &str) -> Option<Fingerprint> {
+    if name == "system" {
+        seen.system.as_ref()?.previous
+    } else {
+        seen.others_previous.get(name).copied()
+    }
+}
+
+impl Environment for RescueModel {
+    type Rotation = Rescue;
+    type Memory = Memory;
+    type Condition = Condition;
+
+    fn starts(&self) -> Vec<World> {
+        let is_open = self.loss == Loss::TunnelOpen;
+        let memory = Memory {
+            tunnels: is_open.then(|| (Some(lost()), None)).into_iter().collect(),
+            rendered: None,
+            event: false,
+            breaks: self.breaks,
+            ends: self.ends,
+        };
+        vec![World::new(self.observed(), memory).with(self.others.0, self.others.1)]
+    }
+
+    fn moves(&self, world: &World) -> Vec<Move<Self>> {
+        let mut moves = Vec::new();
+        roll_out(world, self.direct, &mut moves);
+        self.agents(world, &mut moves);
+        rancher(world, &mut moves);
+        moves
+    }
+
+    fn timer(&self, world: &World, timer: Timer) -> Option<Help> {
+        let seen = &world.seen;
+        let current = seen.pods.iter().find(|pod| is_current(seen, pod) && pod.ready);
+        let has_connected = current.is_some_and(|pod| world.memory.tunnels.contains(&template(pod)));
+        let is_connected = seen.deployed.is_some_and(|token| seen.is_connected(token));
+        match timer {
+            Timer::Proof => Some(Help::Disturbs),
+            // An agent that is connected is not restarted, and one that connects at once is not waited for so long.
+            Timer::Retry => (has_connected && !is_connected && !world.is_sending()).then_some(Help::Helps),
+            Timer::Quiet | Timer::Cache | Timer::InFlight => None,
+        }
+    }
+
+    fn in_use(&self, seen: &Observed, former: Option<&Record>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+        let pods = seen.pods.iter().filter_map(|pod| pod.restarted_at.clone());
+        let marks = pods
+            .chain(seen.restarted_at.clone())
+            .chain(former.and_then(|record| record.restarted_at.clone()));
+        (BTreeSet::new(), marks.collect())
+    }
+
+    fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
+        let token = |name: &str| {
+            Condition::Token(
+                seen.system.clone(),
+                seen.others.get(name).copied(),
+                seen.others_previous.get(name).copied(),
+            )
+        };
+        Some(match step {
+            Step::TriggerApply { .. } | Step::Recreate | Step::Redeploy => Condition::Cluster(seen.trigger),
+            Step::LimitGrace { name } => Condition::Status(seen.ending.contains(name)),
+            Step::Reactivate {
+                by: Reactivated::Previous(name),
+                ..
+            }
+            | Step::DropPrevious { name, .. } => token(name),
+            Step::DeleteTemporary { token } => Condition::Temporary(seen.temporary.contains(token)),
+            Step::DeleteCredentials { token } => Condition::Credentials(seen.credentials.get(token).copied()),
+            Step::PointHeld { .. } | Step::PointBack { .. } | Step::Release => Condition::Deployment(
+                seen.deployed,
+                seen.restarted_at.clone(),
+                seen.held,
+                seen.deployment_direction,
+            ),
+            // The fence of the lock excludes that it arrives late.
+            Step::CreateCredentials { .. } | Step::Reactivate { .. } => return None,
+            other => unreachable!("a rescue does not {other}"),
+        })
+    }
+
+    fn applied(&self, world: &mut World, step: &Step) {
+        if let Step::TriggerApply { .. } | Step::Recreate | Step::Redeploy = step {
+            world.memory.event = true;
+        }
+    }
+
+    fn survey(&self, seen: &Observed) -> Result<Record, Vec<Blocker>> {
+        Rescue::survey(&self.view(seen))
+    }
+
+    fn decide(&self, seen: &Observed, run: &Run) -> Decision<Rescue> {
+        let mut decision = decide(&self.view(seen), run);
+        if let Next::Step(intent) = &mut decision.next {
+            match (self.mutant, &intent.step) {
+                (Some(Mutant::NoEnd), Step::LimitGrace { name }) => {
+                    intent.step = Step::Reactivate {
+                        token: lost(),
+                        by: Reactivated::Previous(name.clone()),
+                    };
+                }
+                (Some(Mutant::NotRetired), Step::DropPrevious { .. } | Step::DeleteTemporary { .. }) => {
+                    decision.next = Next::Done;
+                }
+                _ => {}
+            }
+        }
+        decision
+    }
+
+    fn predict(&self, seen: &mut Observed, run: &Run, step: &Step) {
+        Rescue::predict(seen, run, step);
+        if self.mutant == Some(Mutant::NotHeld) {
+            seen.held = false;
+        }
+    }
+
+    fn recall(&self, seen: &Observed, claimed: Run) -> Option<Run> {
+        claimed.resumed(&self.view(seen))
+    }
+
+    fn unsafe_because(&self, world: &World) -> Option<String> {
+        self.is_unsafe(world)
+    }
+}
+
+const LOSSES: [Loss; 5] = [
+    Loss::Revoked,
+    Loss::TunnelOpen,
+    Loss::NoSecret,
+    Loss::Foreign,
+    Loss::NoTokens,
+];
+
+#[track_caller]
+fn comes_back(name: &str, model: &RescueModel) {
+    let began = std::time::Instant::now();
+    match explore(model, LIMIT) {
+        Ok(explored) => {
+            println!("{name}: {explored}; {:.1?}", began.elapsed());
+            assert!(explored.done > 0, "{name}: {explored}");
+            assert!(explored.rolled_back > 0 || model.others.1 == 0, "{name}: {explored}");
+        }
+        Err(counterexample) => panic!("{name}: {counterexample}"),
+    }
+}
+
+fn each(mut test: impl FnMut(&str, RescueModel)) {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        for loss in LOSSES {
+            test(
+                &format!("{loss:?}, {storage:?}, direct"),
+                RescueModel::new(loss, storage, true),
+            );
+        }
+        for loss in [Loss::Revoked, Loss::NoTokens, Loss::TunnelOpen] {
+            let name = format!("{loss:?}, {storage:?}, by its agent");
+            test(&name, RescueModel::new(loss, storage, false));
+        }
+    }
+}
+
+#[test]
+fn every_lost_agent_comes_back() {
+    each(|name, model| comes_back(name, &model));
+}
+
+#[test]
+fn a_former_holder_and_a_rollback_lose_nothing() {
+    each(|name, model| {
+        comes_back(
+            name,
+            &RescueModel {
+                others: (1, 1),
+                ..model
+            },
+        );
+    });
+}
+
+#[test]
+fn a_tunnel_that_breaks_loses_nothing() {
+    each(|name, model| {
+        let model = RescueModel { breaks: 1, ..model };
+        comes_back(name, &model);
+    });
+}
+
+#[test]
+fn a_grace_period_that_ends_too_early_loses_nothing() {
+    for loss in [Loss::Revoked, Loss::NoTokens] {
+        let model = RescueModel {
+            ends: 1,
+            others: (0, 1),
+            ..RescueModel::new(loss, TokenStorage::Secret, false)
+        };
+        comes_back(&format!("{loss:?}"), &model);
+    }
+}
+
+/// Nothing is begun, and so nothing is changed.
+#[test]
+fn without_a_way_it_is_refused() {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        let without = RescueModel {
+            reactivates: false,
+            ..RescueModel::new(Loss::Revoked, storage, false)
+        };
+        let foreign = RescueModel {
+            foreign: true,
+            ..RescueModel::new(Loss::Revoked, storage, false)
+        };
+        for model in [without, foreign] {
+            let world = &model.starts()[0];
+            assert!(model.survey(&world.seen).is_err());
+            assert_eq!(explore(&model, LIMIT).map(|explored| explored.done).ok(), Some(0));
+        }
+    }
+}
+
+#[track_caller]
+fn is_found(mutant: Mutant, model: RescueModel) {
+    let model = RescueModel {
+        mutant: Some(mutant),
+        ..model
+    };
+    let found = explore(&model, LIMIT);
+    assert!(found.is_err(), "{mutant:?} is not found: {found:?}");
+}
+
+#[test]
+fn each_planted_mistake_is_found() {
+    let by_agent = |storage| RescueModel::new(Loss::Revoked, storage, false);
+    is_found(Mutant::NoEnd, by_agent(TokenStorage::Secret));
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        is_found(Mutant::NotRetired, by_agent(storage));
+        is_found(Mutant::NoProof, RescueModel::new(Loss::TunnelOpen, storage, true));
+        is_found(Mutant::NotHeld, RescueModel::new(Loss::TunnelOpen, storage, true));
+        let without = RescueModel {
+            reactivates: false,
+            ..by_agent(storage)
+        };
+        is_found(Mutant::WithoutFlag, without);
+        let foreign = RescueModel {
+            foreign: true,
+            ..by_agent(storage)
+        };
+        is_found(Mutant::AnyCluster, foreign);
+    }
+}
+
+#[test]
+fn the_plan_of_each_way() {
+    let mut plans = Vec::new();
+    each(|name, model| {
+        let world = &model.starts()[0];
+        let plan =
+            plan::<Rescue>(model.view(&world.seen), None).map_or_else(|why| why.to_string(), |plan| plan.to_string());
+        plans.push(format!("{name}:\n{plan}\n"));
+    });
+    insta::assert_snapshot!(plans.join("\n"));
+}
