@@ -7,8 +7,8 @@
 //! may use that was accepted before is accepted afterwards. An agent with D whose tunnel is still open keeps running until one with T
 //! has connected. The rotation that follows replaces every value, also those that were valid again after a backup was restored.
 //!
-//! **D is made valid again only where nothing else leads to the cluster than its own agent**, since whoever else has it can then
-//! connect as this cluster:
+//! **D is made valid again only where nothing else leads to the cluster than its own agent**, since a third party that has it can
+//! then connect as this cluster:
 //! * only by the command that says so (`--reactivate-old-token`), and never if it is a token of another cluster;
 //! * in storage `secret` its end, ten minutes later, is written before the value, so that it ends if this process is killed; in
 //!   storage `status` it is a registration token of its own, which `list` and `status` report until it is gone;
@@ -329,11 +329,11 @@ fn prove(look: Look<'_, Rescue>, placed: &Proof<'_, Target>) -> Stage<Target> {
 /// The agent of before runs again, unless one with T is there already.
 fn back(seen: &Observed) -> Step {
     let is_back = |token: &Fingerprint| seen.is_connected(*token) && seen.runs_as_deployed(*token);
-    let other = seen
+    let mut other = seen
         .pods
         .iter()
         .filter(|pod| pod.ready && !pod.leaving && pod.token != seen.deployed);
-    match other.filter_map(|pod| pod.token).next() {
+    match other.find_map(|pod| pod.token) {
         Some(token) if !seen.deployed.is_some_and(|token| is_back(&token)) => Step::PointBack { token },
         _ => Step::Release,
     }

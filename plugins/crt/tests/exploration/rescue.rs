@@ -354,7 +354,7 @@ fn rancher(world: &World, moves: &mut Vec<Move<RescueModel>>) {
         }
         moves.push(step("the redeploy is applied", Help::Helps, to));
     }
-    // It does not pass while a write that depends on it is under way: that takes much less than the time that is left.
+    // It does not pass while a write that depends on it is in progress: that takes much less than the time that is left.
     let depends = matches!(world.sending(), Some(Step::Reactivate { .. }));
     if let Some(name) = seen.ending.first().filter(|_| world.memory.ends > 0 && !depends) {
         let mut to = world.clone();
