@@ -273,6 +273,7 @@ impl Command<'_> {
             forced: self.common.force.iter().copied().collect(),
             timeout: self.common.timeout,
             settle: self.common.settle,
+            rescue: None,
         };
         let connections = opened.connections.as_ref().map_err(Clone::clone)?;
         CrtController::new(connections, options).map_err(|error| self.context.ui.by_signal(error))

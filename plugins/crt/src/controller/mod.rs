@@ -10,6 +10,7 @@ mod dry_run;
 mod observe;
 mod preflight;
 mod provisioned;
+mod rescue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ use tokio::sync::OnceCell;
 use self::abstraction::{Names, Snapshot};
 pub(crate) use self::abstraction::{TEMPORARY_LABEL, TRIGGERED};
 pub(crate) use self::preflight::unsupported;
+pub(crate) use self::rescue::RescueController;
 use crate::connections::{Connections, Downstream, Route};
 use crate::report;
 use crate::rotation::Crt;
@@ -52,6 +54,17 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
     /// How long a redeploy that was rendered earlier may be in flight.
     pub(crate) settle: Duration,
+    /// `None`: the agent has to be connected.
+    pub(crate) rescue: Option<Reactivation>,
+}
+
+/// The old token of an agent that is to be rescued.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reactivation {
+    /// It may be made valid again (`--reactivate-old-token`).
+    pub(crate) permitted: bool,
+    /// Its value, where the user has given it.
+    pub(crate) value: Option<Secret>,
 }
 
 /// The controller of one cluster.
@@ -59,6 +72,8 @@ pub(crate) struct CrtController<'a> {
     connections: &'a Connections,
     downstream: &'a Downstream,
     options: Options,
+    /// The stages are those of a rescue.
+    is_rescue: bool,
     /// The time to live of a token, by Rancher's setting, which is read once.
     ttl: OnceCell<SignedDuration>,
     state: Mutex<State>,
@@ -104,12 +119,18 @@ impl<'a> CrtController<'a> {
     /// There is no route to the downstream cluster.
     pub(crate) fn new(connections: &'a Connections, options: Options) -> Result<Self, Error> {
         let downstream = connections.downstream()?;
+        let given = options.rescue.as_ref().and_then(|old| old.value.clone());
+        let values = given.map(|value| (value.fingerprint(), value)).into_iter().collect();
         Ok(Self {
             connections,
             downstream,
             options,
+            is_rescue: false,
             ttl: OnceCell::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                values,
+                ..State::default()
+            }),
         })
     }
 

@@ -122,6 +122,14 @@ pub(crate) fn summary(
         .join("\n")
 }
 
+/// What a rescue has reached: its agent works, and what a third party may have is still accepted.
+pub(crate) fn summary_of_rescue(cluster: &Cluster) -> String {
+    format!(
+        "The agent of {} is connected. Its registration tokens are not rotated yet.",
+        display(cluster)
+    )
+}
+
 /// The registration tokens that were not rotated, each with the values that Rancher still accepts.
 fn still_accepted(tokens: &Tokens, renewed: impl Fn(&str) -> bool) -> Vec<String> {
     let of_tokens = tokens.tokens.iter().map(|token| {

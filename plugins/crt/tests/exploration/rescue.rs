@@ -620,11 +620,8 @@ fn without_a_way_it_is_refused() {
 }
 
 #[track_caller]
-fn is_found(mutant: Mutant, model: RescueModel) {
-    let model = RescueModel {
-        mutant: Some(mutant),
-        ..model
-    };
+fn is_found(mutant: Mutant, mut model: RescueModel) {
+    model.mutant = Some(mutant);
     let found = explore(&model, LIMIT);
     assert!(found.is_err(), "{mutant:?} is not found: {found:?}");
 }
