@@ -3,7 +3,7 @@
 use client::access::Needed;
 use client::error::Error;
 use client::secret::Secret;
-use engine::rotation::{Blocker, Check};
+use engine::rotation::{Blocker, Check, Rotation as _};
 use rancher::TokenStorage;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::probe::ProbeResult;
@@ -14,6 +14,7 @@ use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT, Route}
 use crate::report::{inputs, owners};
 use crate::rights;
 use crate::rotation::observed::Observed;
+use crate::rotation::rescue::Rescue;
 
 /// How to make Rancher redeploy the agent.
 const REDEPLOY: &str =
@@ -27,7 +28,7 @@ pub(super) fn blockers(connections: &Connections, snapshot: &Snapshot, seen: &Ob
         .chain(rollout(connections, snapshot))
         .chain(redeploy(connections, snapshot, seen))
         .chain(address(connections, snapshot, seen))
-        .chain(tokens(snapshot, seen))
+        .chain(tokens(connections, snapshot, seen))
         .collect()
 }
 
@@ -68,6 +69,12 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
     }
 }
 
+/// How to bring an agent back that has lost its token.
+fn rescue(connections: &Connections) -> String {
+    let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
+    format!("`{command}` brings its agent back")
+}
+
 fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     let cluster = &snapshot.cluster;
     let mut found = Vec::new();
@@ -80,7 +87,7 @@ fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
         found.push(unless(
             check::AGENT,
             "Rancher reports its agent as not connected",
-            format!("`{}` shows what fails", connections.commands.status()),
+            rescue(connections),
         ));
     }
     let deployment = &snapshot.deployment;
@@ -104,7 +111,7 @@ fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     match (named, last) {
         (None, _) => found.push(Blocker::new(
             "the Secret that the agent's Deployment names does not exist or has no token",
-            another_secret(snapshot),
+            rescue(connections),
         )),
         (Some(named), Some(last)) if named == last => {}
         (Some(named), last) => found.push(unless(
@@ -235,7 +242,7 @@ pub(super) async fn owned(
     Ok(owned.collect())
 }
 
-fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     let mut found = Vec::new();
     let unknown: Vec<_> = snapshot
         .tokens
@@ -270,7 +277,7 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
         Some(ProbeResult::Accepted { .. }) => {}
         Some(ProbeResult::Rejected) => found.push(Blocker::new(
             format!("Rancher rejects {old}, the agent's token: the cluster is lost when the agent restarts"),
-            "create a registration token with that value, or give the agent a valid one",
+            rescue(connections),
         )),
         Some(ProbeResult::Unknown(reason)) => found.push(Blocker::new(
             format!("cannot tell whether Rancher accepts {old}, the agent's token: {reason}"),
