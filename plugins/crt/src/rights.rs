@@ -15,8 +15,8 @@ pub(crate) const DIRECT: &str = "with a `--downstream-context` that does not lea
 /// There is no way through Rancher that the downstream cluster could be compared with.
 pub(crate) const NO_RANCHER: &str = "with a `--downstream-context`, and without a context of Rancher";
 
-const ALL: &[&str] = &["list", "status", "verify", "rotate", "rollback"];
-const ROTATION: &[&str] = &["rotate", "rollback"];
+const ALL: &[&str] = &["list", "status", "verify", "rotate", "rescue", "rollback"];
+const ROTATION: &[&str] = &["rotate", "rescue", "rollback"];
 const PAGES: &[&str] = &["status", "verify"];
 const LIST: &[&str] = &["list"];
 const STATUS: &[&str] = &["status"];
@@ -46,7 +46,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             CLUSTERS,
             &["list"],
             ALL,
-            Optional("a cluster is found by its id only, `list` shows no display names, and `-l` and `--all` fail"),
+            Optional("a cluster is found by its id only, `list` shows no display names, and `-l`, `--all` and `--disconnected` fail"),
         ),
         Permission::on(
             EVERYWHERE,
@@ -66,7 +66,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             EVERYWHERE,
             ("cluster.x-k8s.io", "machines"),
             &["list"],
-            &["status", "rotate", "rollback"],
+            &["status", "rotate", "rescue", "rollback"],
             Optional("the machines of a provisioned cluster are not listed"),
         ),
         Permission::on(
@@ -80,7 +80,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             EVERYWHERE,
             ("management.cattle.io", "settings"),
             &["get"],
-            &["list", "status", "verify", "rotate", "rollback", "version"],
+            &["list", "status", "verify", "rotate", "rescue", "rollback", "version"],
             Optional(
                 "Rancher's version and address are unknown: `list --probe`, `verify`, `rotate` and `rollback` need a context of \
                  Rancher",
@@ -94,7 +94,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             EVERYWHERE,
             ("management.cattle.io", "features"),
             &["get"],
-            &["status", "verify", "rotate", "rollback", "version"],
+            &["status", "verify", "rotate", "rescue", "rollback", "version"],
             Optional("the token storage is known by the registration tokens only"),
         )
         .only(&["crt-token-ttl-rotation"]),

@@ -183,6 +183,18 @@ fn foreign(token: Fingerprint) -> Blocker {
     )
 }
 
+/// The downstream cluster is proven to be this cluster.
+///
+/// | if | then |
+/// |---|---|
+/// | the downstream cluster is not proven to be this cluster | refuse |
+fn guard(look: Look<'_, Rescue>) -> Stage<()> {
+    match stages::wrong_downstream(look.seen.downstream) {
+        Some(blocker) => Err(Next::Refuse(vec![blocker])),
+        None => Ok(()),
+    }
+}
+
 /// T is accepted by Rancher; where only the agent itself leads to the cluster, D is too.
 ///
 /// | if | then |
@@ -385,6 +397,10 @@ fn retire(look: Look<'_, Rescue>, proven: &Proof<'_, Target>) -> Stage<Target> {
 }
 
 /// Rancher rejects D, unless a token has it that was not made for a rescue.
+///
+/// | if | then |
+/// |---|---|
+/// | no registration token has D, and Rancher accepts it, or the answer is unknown | wait |
 fn confirm(look: Look<'_, Rescue>, _: &Proof<'_, Target>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     let lost = run.record.old;
@@ -419,12 +435,8 @@ impl Rotation for Rescue {
         survey(seen)
     }
 
-    /// The downstream cluster is proven to be this cluster.
     fn guard(look: Look<'_, Self>) -> Stage<()> {
-        match stages::wrong_downstream(look.seen.downstream) {
-            Some(blocker) => Err(Next::Refuse(vec![blocker])),
-            None => Ok(()),
-        }
+        guard(look)
     }
 
     fn make(look: Look<'_, Self>) -> Stage<Target> {

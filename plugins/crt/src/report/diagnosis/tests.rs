@@ -1,37 +1,11 @@
 use client::ownership::Owner;
 use rancher::agent::RolloutSettings;
 use rancher::provisioned::MachinePlan;
-use rancher::settings::Settings;
 use rancher::token::{RegistrationToken, ValueError};
 
 use super::*;
-use crate::fixtures::{URL, cluster, credentials, deployment, id, object, pod, stv_aggregation, system, token_secret};
+use crate::fixtures::{URL, deployment, healthy, object, pod, stv_aggregation, system, token_secret};
 use crate::report::owners::Owned;
-
-/// A cluster whose agent uses N, without problems.
-fn healthy() -> DiagnosisInputs {
-    DiagnosisInputs {
-        storage: Ok(TokenStorage::Secret),
-        cluster: cluster("N"),
-        tokens: Ok(Tokens {
-            tokens: vec![system("N")],
-            ..Tokens::default()
-        }),
-        deployment: Ok(Some(deployment("N"))),
-        pods: Ok(vec![pod("a", "N")]),
-        record: Ok(Some(stv_aggregation("N", "N"))),
-        credentials: Ok(Some(credentials("N"))),
-        probe: Ok(ProbeResult::Accepted { cluster: Some(id()) }),
-        settings: Settings {
-            server_url: Some(URL.into()),
-            ..Settings::default()
-        },
-        owned: Ok(Vec::new()),
-        call: Some(Ok(Some("v1.36.3".into()))),
-        machines: Ok(Vec::new()),
-        plans: Ok(std::collections::BTreeMap::new()),
-    }
-}
 
 fn text(checks: &[CheckResult]) -> String {
     checks.iter().fold(String::new(), |mut lines, check| {
