@@ -130,10 +130,9 @@ impl Controller for CrtController<'_> {
     }
 
     fn needs(&self) -> Vec<Needed<'_>> {
-        let storage = self.state().snapshot.as_ref().map(|snapshot| snapshot.storage);
-        storage.map_or_else(Vec::new, |storage| {
-            preflight::needs(self.connections, self.downstream, storage)
-        })
+        let state = self.state();
+        let needs = |snapshot| preflight::needs(self.connections, self.downstream, snapshot);
+        state.snapshot.as_ref().map_or_else(Vec::new, needs)
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {
@@ -195,7 +194,15 @@ impl Controller for CrtController<'_> {
         let unproven = |token: &Fingerprint| {
             format!("Not verified: that Rancher rejects {token}. No object has its value any more.")
         };
-        self.state().unproven.iter().map(unproven).collect()
+        let state = self.state();
+        let is_unread = state
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.deployment.is_err());
+        let agent = is_unread.then(|| {
+            "Not verified: which token the agent's Deployment and pods have. They could not be read on the downstream cluster.".to_owned()
+        });
+        state.unproven.iter().map(unproven).chain(agent).collect()
     }
 
     async fn summary(&self, _before: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {

@@ -5,14 +5,15 @@ use cli::rotation::leases::LeasedRotation;
 use cli::rotation::target::{LeaseName, Target};
 use client::secret::Fingerprint;
 use engine::plan::Plan;
-use rancher::cluster::{Cluster, ClusterId, ClusterKind};
+use rancher::TokenStorage;
+use rancher::cluster::{Cluster, ClusterId};
 use rancher::token::{SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
 use crate::connections::MANAGEMENT;
 use crate::rotation::Crt;
-use crate::rotation::observed::Observed;
+use crate::rotation::observed::{Observed, Plans};
 use crate::rotation::record::Record;
 
 /// The name of the Lease of a cluster, in the cluster's own namespace on the management cluster.
@@ -33,8 +34,9 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
         None => "there is no registration token \"system\" yet".to_owned(),
     };
     format!(
-        "the agent uses {} from Secret {}, {system} (token storage: {})",
-        record.old, record.old_secret, seen.storage
+        "Rancher has deployed {old} last, {system} (token storage: {storage}); without permissions on the downstream cluster the agent is \
+         proven by {} alone",
+        proofs.join(" and ")
     )
 }
 
@@ -52,6 +54,24 @@ pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
         .iter()
         .filter(|(_, value)| **value == record.old)
         .map(|(name, _)| name.as_str());
+    let (old, storage) = (record.old, seen.storage);
+    let plans_are_unreadable = seen
+        .provisioned()
+        .is_some_and(|provisioned| matches!(provisioned.plans, Plans::Unreadable(_)));
+    if seen.is_downstream_readable() {
+        let secret = &record.old_secret;
+        return format!("the agent uses {old} from Secret {secret}, {system} (token storage: {storage})");
+    }
+    let mut proofs = Vec::new();
+    if storage == TokenStorage::Secret {
+        proofs.push("Rancher's record of the token that it has applied");
+    }
+    if plans_are_unreadable {
+        proofs.push("the condition Ready of the provisioning cluster");
+    } else if seen.provisioned().is_some() {
+        proofs.push("the plans that the control-plane machines have applied");
+    }
+    proofs.push("a call through the agent's tunnel");
     let mut of = vec!["the agent's"];
     of.extend(agents);
     let mut lines = vec![with(&record.old, &of.join(", "))];
