@@ -173,6 +173,14 @@ pub const TABLE: PermissionTable = PermissionTable {
             Optional(UNKNOWN),
         )
         .only(AGENT),
+        Permission::on(
+            (DOWNSTREAM, ""),
+            ("harvesterhci.io", "settings"),
+            &["get"],
+            ROTATION,
+            Optional("which token Harvester's setting `cluster-registration-url` has is not shown"),
+        )
+        .only(&["cluster-registration-url"]),
         Permission::on((DOWNSTREAM, ""), ("", "namespaces"), &["get"], ROTATION, When(DIRECT)).only(&["kube-system"]),
         Permission::on(
             (DOWNSTREAM, "kube-system"),

@@ -34,6 +34,7 @@ pub(crate) use self::abstraction::{TEMPORARY_LABEL, TRIGGERED};
 pub(crate) use self::preflight::unsupported;
 use crate::connections::{Connections, Downstream, Route};
 use crate::report;
+use crate::report::rotation::HarvesterToken;
 use crate::rotation::Crt;
 use crate::rotation::observed::{DownstreamIdentity, Observed};
 use crate::rotation::step::Step;
@@ -61,6 +62,8 @@ pub(crate) struct CrtController<'a> {
     options: Options,
     /// The time to live of a token, by Rancher's setting, which is read once.
     ttl: OnceCell<SignedDuration>,
+    /// The token in Harvester's setting.
+    harvester: OnceCell<HarvesterToken>,
     state: Mutex<State>,
 }
 
@@ -109,12 +112,18 @@ impl<'a> CrtController<'a> {
             downstream,
             options,
             ttl: OnceCell::new(),
+            harvester: OnceCell::new(),
             state: Mutex::default(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What Harvester's setting has, on a cluster of Harvester.
+    fn harvester(&self, plan: &PlanOf<Self>) -> Option<String> {
+        report::rotation::harvester(*self.harvester.get()?, &plan.record)
     }
 
     fn forces(&self, check: Check) -> bool {
@@ -197,6 +206,11 @@ impl Controller for CrtController<'_> {
         let state = self.state();
         let is_unread = state
             .snapshot
+    fn also_invalidated(&self, plan: &PlanOf<Self>) -> Vec<String> {
+        let is_forward = !plan.direction.is_rollback();
+        self.harvester(plan).filter(|_| is_forward).into_iter().collect()
+    }
+
             .as_ref()
             .is_some_and(|snapshot| snapshot.deployment.is_err());
         let agent = is_unread.then(|| {
@@ -223,6 +237,7 @@ impl Controller for CrtController<'_> {
 }
 
 /// Draws values from the operating system, and keeps them for the step.
+                plan.and_then(|plan| self.harvester(plan)),
 impl Draw for &CrtController<'_> {
     fn credential(&mut self) -> Fingerprint {
         // Without randomness nothing is kept, and the step finds no value to send.

@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use rancher::TokenStorage;
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
 use rancher::cluster::{self, Cluster, ClusterKind};
+use rancher::harvester;
 use rancher::probe::ProbeResult;
 use rancher::settings;
 use rancher::token::{self, Tokens};
@@ -72,7 +73,32 @@ impl CrtController<'_> {
         let deployment = deployment.ok_or_else(|| {
             Error::failed("Deployment cattle-system/cattle-cluster-agent not found on the downstream cluster")
         })?;
-        Ok((deployment, pods, stv))
+        Ok((Ok(deployment), pods, stv))
+    }
+
+    /// A run that has changed the agent by itself cannot be finished without permissions there: its rollout may be held.
+    fn without_permissions(&self, error: Error, run: Option<&Run<Crt>>) -> Result<Unread, Error> {
+        match run {
+            Some(run) if !run.record.old_secret.is_empty() => Err(error),
+            Some(_) if !self.forces(check::WEAK_PROOF) => Err(error.hint(format!(
+                "the rotation was begun without this permission: --force={} continues it so",
+                check::WEAK_PROOF.name
+            ))),
+            _ => Ok(Unread::Forbidden(error)),
+        }
+    }
+
+    /// Harvester's setting, once. It is only reported, so it never stops a run.
+    async fn read_harvester(&self, snapshot: &Snapshot) {
+        if snapshot.cluster.kind != ClusterKind::Harvester {
+            return;
+        }
+        let read = async {
+            let token = harvester::registration_token(&self.downstream.server.client).await;
+            let token = token.or(Err(()))?;
+            Ok(token.map(|token| token.fingerprint()))
+        };
+        self.harvester.get_or_init(|| read).await;
     }
 
     /// One look: read the objects, abstract them, probe the values that matter, and before a run do the preflight checks.
@@ -119,6 +145,7 @@ impl CrtController<'_> {
             downstream_now: self.downstream.server.clock.now(),
         };
         self.follow_ready(&mut snapshot);
+        self.read_harvester(&snapshot).await;
         let names = self.read_credentials(&mut snapshot, run).await?;
         if snapshot.deployment.is_ok() {
             snapshot.created = self.created(run).await?;
@@ -246,6 +273,9 @@ impl CrtController<'_> {
             snapshot.credentials.extend(named);
         }
         let names = snapshot.names(run, &self.server_url(snapshot, run));
+        if snapshot.deployment.is_err() {
+            return Ok(names);
+        }
         let known: BTreeSet<_> = snapshot
             .credentials
             .iter()
@@ -273,9 +303,6 @@ impl CrtController<'_> {
         let created = agent::annotated_credentials(&self.downstream.server.client, by_run).await;
         created.map_err(|error| error.on(DOWNSTREAM))
     }
-        if snapshot.deployment.is_err() {
-            return Ok(names);
-        }
 
     pub(super) fn server_url(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> String {
         snapshot.server_url(self.connections.settings.server_url.as_deref(), run)

@@ -22,9 +22,29 @@ pub(crate) const LEASE: &str = "kubectl-crt";
 /// What the Lease of one cluster says.
 pub(crate) type ClusterRotation = LeasedRotation<Crt>;
 
+/// The registration token in Harvester's setting. `Err`: it is not known.
+pub(crate) type HarvesterToken = Result<Option<Fingerprint>, ()>;
+
 /// Harvester reads it only when it changes (harvester/harvester `pkg/controller/master/setting/cluster_registration_url.go`).
-const HARVESTER: &str = "Harvester's setting cluster-registration-url may still have an import URL with the revoked token. Harvester does \
-                         not read it again, and needs no other one. Do not empty it: that deletes the agent.";
+pub(crate) fn harvester(token: HarvesterToken, record: &Record) -> Option<String> {
+    const SETTING: &str = "Harvester's setting cluster-registration-url";
+    const LEAVE: &str =
+        "Harvester does not read it again, and needs no other one. Do not empty it: that deletes the agent.";
+    let changed = |token: &Fingerprint| {
+        let mut others = record.others.values();
+        *token == record.old || Some(*token) == record.system || others.any(|other| other == token)
+    };
+    Some(match token {
+        Ok(None) => return None,
+        Ok(Some(token)) if changed(&token) => {
+            format!("{token} ({SETTING}): it has an import URL with this value. {LEAVE}")
+        }
+        Ok(Some(token)) => {
+            format!("{SETTING} has an import URL with {token}, which this rotation does not revoke. {LEAVE}")
+        }
+        Err(()) => format!("{SETTING} may have an import URL with a value that is revoked. {LEAVE}"),
+    })
+}
 
 /// Where a rotation starts.
 pub(crate) fn start(seen: &Observed, record: &Record) -> String {
@@ -89,10 +109,11 @@ pub(crate) fn summary(
     plan: Option<&Plan<Crt>>,
     tokens: Option<&Tokens>,
     commands: &Commands,
+    harvester: Option<String>,
     after_a_leak: Option<String>,
 ) -> String {
     let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
-    let (cluster, kind) = (display(cluster), &cluster.kind);
+    let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
         let renewed = |name: &str| plan.record.others.contains_key(name);
@@ -107,7 +128,6 @@ pub(crate) fn summary(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
          ({restart}, on the management cluster)."
     );
-    let harvester = (kind == &ClusterKind::Harvester).then(|| HARVESTER.to_owned());
     std::iter::once(connections)
         .chain(harvester)
         .chain(after_a_leak)
@@ -125,15 +145,21 @@ fn still_accepted(tokens: &Tokens, renewed: impl Fn(&str) -> bool) -> Vec<String
         let values = (secret.current.as_ref(), secret.previous.as_ref(), secret.grace_ends_at);
         ("orphaned token Secret", &secret.object.name, values)
     });
-    let all = of_tokens.chain(of_orphans);
-    let left = all.filter(|(_, name, _)| name.as_str() != SYSTEM && !renewed(name));
-    left.map(|(kind, name, (current, previous, until))| {
-        let current = current.map_or_else(|| "its value".to_owned(), |value| value.fingerprint().to_string());
-        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
-        let previous = previous.map_or_else(String::new, |value| format!(", and {}{until}", value.fingerprint()));
-        format!("{kind} {name} (Rancher still accepts {current}{previous})")
-    })
-    .collect()
+    let (mut left, mut previous_values) = (Vec::new(), Vec::new());
+    for (kind, name, (current, previous, until)) in of_tokens.chain(of_orphans) {
+        let current = current.map(Secret::fingerprint);
+        let until = until.map_or_else(|| " without an end".to_owned(), |until| format!(" until {until}"));
+        let previous = previous.map(|value| value.fingerprint().to_string());
+        if is_new(name, current) {
+            let text = |previous: String| format!("{previous}, the previous value of {kind} {name},{until}");
+            previous_values.extend(previous.map(text));
+        } else {
+            let current = current.map_or_else(|| "its value".to_owned(), |value| value.to_string());
+            let previous = previous.map_or_else(String::new, |previous| format!(", and {previous}{until}"));
+            left.push(format!("{kind} {name} (Rancher still accepts {current}{previous})"));
+        }
+    }
+    (left, previous_values)
 }
 
 /// A cluster as the target of a rotation.
