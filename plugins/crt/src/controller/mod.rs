@@ -184,6 +184,13 @@ impl Controller for CrtController<'_> {
 
     /// The route through Rancher depends on the agent's own tunnel, which may be down.
     fn explain(&self, error: Error) -> Error {
+        if error.kind == Kind::Pending
+            && let Some(until) = self.kept_valid_until()
+        {
+            return error.hint(format!(
+                "the values from before the rotation stay valid until {until} at least; each run of the command extends that"
+            ));
+        }
         if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {
             return error;
         }
@@ -199,6 +206,11 @@ impl Controller for CrtController<'_> {
         dry_run::check(self.connections, step).await
     }
 
+    fn also_invalidated(&self, plan: &PlanOf<Self>) -> Vec<String> {
+        let is_forward = !plan.direction.is_rollback();
+        self.harvester(plan).filter(|_| is_forward).into_iter().collect()
+    }
+
     fn unproven(&self) -> Vec<String> {
         let unproven = |token: &Fingerprint| {
             format!("Not verified: that Rancher rejects {token}. No object has its value any more.")
@@ -206,11 +218,6 @@ impl Controller for CrtController<'_> {
         let state = self.state();
         let is_unread = state
             .snapshot
-    fn also_invalidated(&self, plan: &PlanOf<Self>) -> Vec<String> {
-        let is_forward = !plan.direction.is_rollback();
-        self.harvester(plan).filter(|_| is_forward).into_iter().collect()
-    }
-
             .as_ref()
             .is_some_and(|snapshot| snapshot.deployment.is_err());
         let agent = is_unread.then(|| {
@@ -230,6 +237,7 @@ impl Controller for CrtController<'_> {
                 plan,
                 tokens.as_ref(),
                 &self.connections.commands,
+                plan.and_then(|plan| self.harvester(plan)),
                 self.after_a_leak(),
             ),
         }
@@ -237,7 +245,6 @@ impl Controller for CrtController<'_> {
 }
 
 /// Draws values from the operating system, and keeps them for the step.
-                plan.and_then(|plan| self.harvester(plan)),
 impl Draw for &CrtController<'_> {
     fn credential(&mut self) -> Fingerprint {
         // Without randomness nothing is kept, and the step finds no value to send.

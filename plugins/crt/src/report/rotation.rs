@@ -3,7 +3,7 @@
 use cli::rotation::commands::Commands;
 use cli::rotation::leases::LeasedRotation;
 use cli::rotation::target::{LeaseName, Target};
-use client::secret::Fingerprint;
+use client::secret::{Fingerprint, Secret};
 use engine::plan::Plan;
 use rancher::TokenStorage;
 use rancher::cluster::{Cluster, ClusterId};
@@ -53,6 +53,24 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
         Some(system) => format!("registration token \"system\" has {system}"),
         None => "there is no registration token \"system\" yet".to_owned(),
     };
+    let (old, storage) = (record.old, seen.storage);
+    let plans_are_unreadable = seen
+        .provisioned()
+        .is_some_and(|provisioned| matches!(provisioned.plans, Plans::Unreadable(_)));
+    if seen.is_downstream_readable() {
+        let secret = &record.old_secret;
+        return format!("the agent uses {old} from Secret {secret}, {system} (token storage: {storage})");
+    }
+    let mut proofs = Vec::new();
+    if storage == TokenStorage::Secret {
+        proofs.push("Rancher's record of the token that it has applied");
+    }
+    if plans_are_unreadable {
+        proofs.push("the condition Ready of the provisioning cluster");
+    } else if seen.provisioned().is_some() {
+        proofs.push("the plans that the control-plane machines have applied");
+    }
+    proofs.push("a call through the agent's tunnel");
     format!(
         "Rancher has deployed {old} last, {system} (token storage: {storage}); without permissions on the downstream cluster the agent is \
          proven by {} alone",
@@ -74,24 +92,6 @@ pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
         .iter()
         .filter(|(_, value)| **value == record.old)
         .map(|(name, _)| name.as_str());
-    let (old, storage) = (record.old, seen.storage);
-    let plans_are_unreadable = seen
-        .provisioned()
-        .is_some_and(|provisioned| matches!(provisioned.plans, Plans::Unreadable(_)));
-    if seen.is_downstream_readable() {
-        let secret = &record.old_secret;
-        return format!("the agent uses {old} from Secret {secret}, {system} (token storage: {storage})");
-    }
-    let mut proofs = Vec::new();
-    if storage == TokenStorage::Secret {
-        proofs.push("Rancher's record of the token that it has applied");
-    }
-    if plans_are_unreadable {
-        proofs.push("the condition Ready of the provisioning cluster");
-    } else if seen.provisioned().is_some() {
-        proofs.push("the plans that the control-plane machines have applied");
-    }
-    proofs.push("a call through the agent's tunnel");
     let mut of = vec!["the agent's"];
     of.extend(agents);
     let mut lines = vec![with(&record.old, &of.join(", "))];
@@ -116,13 +116,21 @@ pub(crate) fn summary(
     let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
-        let renewed = |name: &str| plan.record.others.contains_key(name);
-        still_accepted(tokens, renewed)
+        let is_new = |name: &str, value: Option<Fingerprint>| {
+            name == SYSTEM || plan.record.others.contains_key(name) || value.is_some() && value == plan.record.new
+        };
+        still_accepted(tokens, is_new)
     });
     let unchanged = match left {
         None => format!("Which other registration tokens of {cluster} are still accepted is unknown."),
-        Some(left) if left.is_empty() => format!("All registration tokens of {cluster} were rotated."),
-        Some(left) => format!("Not rotated in {cluster}: {}.", left.join(", ")),
+        Some((left, previous)) => {
+            let rotated = match left.as_slice() {
+                [] => format!("All registration tokens of {cluster} were rotated."),
+                left => format!("Not rotated in {cluster}: {}.", left.join(", ")),
+            };
+            let previous = previous.iter().map(|text| format!(" Rancher still accepts {text}."));
+            previous.fold(rotated, |all, text| all + &text)
+        }
     };
     let connections = format!(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
@@ -135,8 +143,9 @@ pub(crate) fn summary(
         .join("\n")
 }
 
-/// The registration tokens that were not rotated, each with the values that Rancher still accepts.
-fn still_accepted(tokens: &Tokens, renewed: impl Fn(&str) -> bool) -> Vec<String> {
+/// The registration tokens that were not rotated, each with the values that Rancher still accepts; and the previous values of those that
+/// were.
+fn still_accepted(tokens: &Tokens, is_new: impl Fn(&str, Option<Fingerprint>) -> bool) -> (Vec<String>, Vec<String>) {
     let of_tokens = tokens.tokens.iter().map(|token| {
         let values = (token.current(), token.previous(), token.grace_ends_at());
         ("registration token", &token.object.name, values)
@@ -220,17 +229,28 @@ mod tests {
             status_grace_ends_at: "2026-11-29T19:00:00Z".parse().ok(),
             ..token("default-token", "D")
         };
+        let other = RegistrationToken {
+            secret: Some(token_secret("R", Some("Q"))),
+            ..token("renewed", "R")
+        };
         let tokens = Tokens {
-            tokens: vec![rotated, system("N"), token("renewed", "R")],
+            tokens: vec![rotated, system("N"), other, token("crt-first", "N")],
             ..Tokens::default()
         };
+        let is_new = |name: &str, value: Option<Fingerprint>| name == "renewed" || value == Some(print("N"));
         assert_eq!(
-            still_accepted(&tokens, |name| name == "renewed"),
-            [format!(
-                "registration token default-token (Rancher still accepts {}, and {} until 2026-11-29T19:00:00Z)",
-                print("D"),
-                print("O")
-            )]
+            still_accepted(&tokens, is_new),
+            (
+                vec![format!(
+                    "registration token default-token (Rancher still accepts {}, and {} until 2026-11-29T19:00:00Z)",
+                    print("D"),
+                    print("O")
+                )],
+                vec![format!(
+                    "{}, the previous value of registration token renewed, without an end",
+                    print("Q")
+                )]
+            )
         );
     }
 }
