@@ -14,12 +14,13 @@ use k8s_openapi::jiff::Timestamp;
 use rancher::TokenStorage;
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
 use rancher::cluster::{self, Cluster, ClusterKind};
+use rancher::harvester;
 use rancher::probe::ProbeResult;
 use rancher::settings;
 use rancher::token::{self, Tokens};
 use rancher::token_storage::MixedTokenStorage;
 
-use super::abstraction::{Names, RUN, Snapshot, is_still_valid, values_to_probe};
+use super::abstraction::{Names, RUN, Snapshot, Unread, is_still_valid, values_to_probe};
 use super::{CrtController, FIELD_MANAGER, check, preflight};
 use crate::connections::{DOWNSTREAM, MANAGEMENT, Route};
 use crate::report::inputs;
@@ -31,7 +32,7 @@ use crate::rotation::stages::{restores_failure, target, was_placed};
 const LONGEST_CALL: Duration = Duration::from_secs(5);
 
 /// The objects of the downstream cluster.
-type DownstreamObjects = (Deployment, Vec<Pod>, Option<StvAggregation>);
+type DownstreamObjects = (Result<Deployment, Unread>, Vec<Pod>, Option<StvAggregation>);
 
 impl CrtController<'_> {
     /// The Cluster, its tokens, and whether the feature exists that shows storage `secret`.
@@ -54,32 +55,73 @@ impl CrtController<'_> {
         Ok((cluster, tokens, has_feature))
     }
 
-    async fn read_downstream(&self) -> Result<DownstreamObjects, Error> {
+    async fn read_downstream(&self, run: Option<&Run<Crt>>) -> Result<DownstreamObjects, Error> {
         let client = &self.downstream.server.client;
-        let read = futures::try_join!(
+        let (deployment, pods, stv) = futures::join!(
             agent::deployment(client),
             agent::pods(client),
             agent::stv_aggregation(client)
         );
-        let (deployment, pods, stv) = read.map_err(|error| error.on(DOWNSTREAM))?;
+        let read = || Ok::<_, rancher::Error>((deployment?, pods?, stv?));
+        let (deployment, pods, stv) = match read() {
+            Err(error) if error.is_forbidden() => {
+                let error = error.on(DOWNSTREAM);
+                return Ok((Err(self.without_permissions(error, run)?), Vec::new(), None));
+            }
+            read => read.map_err(|error| error.on(DOWNSTREAM))?,
+        };
         let deployment = deployment.ok_or_else(|| {
             Error::failed("Deployment cattle-system/cattle-cluster-agent not found on the downstream cluster")
         })?;
-        Ok((deployment, pods, stv))
+        Ok((Ok(deployment), pods, stv))
+    }
+
+    /// A run that has changed the agent by itself cannot be finished without permissions there: its rollout may be held.
+    fn without_permissions(&self, error: Error, run: Option<&Run<Crt>>) -> Result<Unread, Error> {
+        match run {
+            Some(run) if !run.record.old_secret.is_empty() => Err(error),
+            Some(_) if !self.forces(check::WEAK_PROOF) => Err(error.hint(format!(
+                "the rotation was begun without this permission: --force={} continues it so",
+                check::WEAK_PROOF.name
+            ))),
+            _ => Ok(Unread::Forbidden(error)),
+        }
+    }
+
+    /// Harvester's setting, once. It is only reported, so it never stops a run.
+    async fn read_harvester(&self, snapshot: &Snapshot) {
+        if snapshot.cluster.kind != ClusterKind::Harvester {
+            return;
+        }
+        let read = async {
+            let token = harvester::registration_token(&self.downstream.server.client).await;
+            let token = token.or(Err(()))?;
+            Ok(token.map(|token| token.fingerprint()))
+        };
+        self.harvester.get_or_init(|| read).await;
     }
 
     /// One look: read the objects, abstract them, probe the values that matter, and before a run do the preflight checks.
     pub(super) async fn look(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
         let ((cluster, tokens, has_feature), (deployment, pods, stv), provisioned) = Box::pin(try_join3(
             self.read_management(),
-            self.read_downstream(),
+            self.read_downstream(run),
             self.read_provisioned(),
         ))
         .await?;
         let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let now = self.connections.management.clock.now();
-        let (downstream, pushes) = futures::join!(self.identity(&cluster), self.pushes(storage));
+        let (downstream, pushes) = futures::join!(
+            async {
+                match deployment {
+                    Ok(_) => self.identity(&cluster).await,
+                    // Nothing is read or written there.
+                    Err(_) => Ok(DownstreamIdentity::Proven),
+                }
+            },
+            self.pushes(storage)
+        );
         let cluster_changed = self.cluster_changed(&cluster, now);
         let mut snapshot = Snapshot {
             downstream: downstream?,
@@ -103,8 +145,11 @@ impl CrtController<'_> {
             downstream_now: self.downstream.server.clock.now(),
         };
         self.follow_ready(&mut snapshot);
+        self.read_harvester(&snapshot).await;
         let names = self.read_credentials(&mut snapshot, run).await?;
-        snapshot.created = self.created(run).await?;
+        if snapshot.deployment.is_ok() {
+            snapshot.created = self.created(run).await?;
+        }
         snapshot.tunnel_works = self.call(&snapshot, run).await;
         snapshot.writer = self.writer(&snapshot, &names, run).await;
         let mut seen = snapshot.observed(&names, run);
@@ -204,10 +249,10 @@ impl CrtController<'_> {
     /// The last writer of the Deployment, if it is not as this run has left it.
     async fn writer(&self, snapshot: &Snapshot, names: &Names, run: Option<&Run<Crt>>) -> String {
         const UNKNOWN: &str = "another writer";
-        let named = snapshot.deployment.volume_secret.as_deref();
+        let named = snapshot.named_secret();
         let target = run.filter(|run| was_placed(run)).and_then(target);
         let is_placed = target.is_none_or(|target| names.of(target) == named);
-        if is_placed {
+        if is_placed || snapshot.deployment.is_err() {
             return UNKNOWN.to_owned();
         }
         let metadata = agent::deployment_metadata(&self.downstream.server.client).await;
@@ -221,13 +266,16 @@ impl CrtController<'_> {
     /// permission.
     async fn read_credentials(&self, snapshot: &mut Snapshot, run: Option<&Run<Crt>>) -> Result<Names, Error> {
         let client = &self.downstream.server.client;
-        if let Some(name) = &snapshot.deployment.volume_secret {
+        if let Some(name) = snapshot.named_secret() {
             let named = agent::credentials(client, name)
                 .await
                 .map_err(|error| error.on(DOWNSTREAM))?;
             snapshot.credentials.extend(named);
         }
         let names = snapshot.names(run, &self.server_url(snapshot, run));
+        if snapshot.deployment.is_err() {
+            return Ok(names);
+        }
         let known: BTreeSet<_> = snapshot
             .credentials
             .iter()
@@ -263,7 +311,11 @@ impl CrtController<'_> {
     /// A call through Rancher's tunnel, sent after the pods were read.
     async fn call(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> Option<bool> {
         let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place && !restores_failure(run));
-        let proves = proving && snapshot.tunnel_is_of_named_secret();
+        // Where the agent cannot be looked at, the call is also the sign that it works at the start.
+        let proves = match &snapshot.deployment {
+            Ok(_) => proving && snapshot.tunnel_is_of_named_secret(),
+            Err(Unread::Forbidden(_)) => run.is_none() || proving,
+        };
         let proxied = self.downstream.proxied.as_ref()?;
         let is_hosted = matches!(snapshot.cluster.kind, ClusterKind::Hosted(_));
         if !proves {

@@ -5,10 +5,11 @@ use client::error::Error;
 use client::secret::Secret;
 use engine::rotation::{Blocker, Check};
 use rancher::TokenStorage;
+use rancher::agent::Deployment;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::probe::ProbeResult;
 
-use super::abstraction::{SURELY_HELD, Snapshot};
+use super::abstraction::{SURELY_HELD, Snapshot, Unread, of_agent};
 use super::check;
 use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT, Route};
 use crate::report::{inputs, owners};
@@ -21,14 +22,21 @@ const REDEPLOY: &str =
 
 /// Every blocker in what was read.
 pub(super) fn blockers(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
-    unsupported(&snapshot.cluster)
+    let mut found: Vec<Blocker> = unsupported(&snapshot.cluster)
         .into_iter()
-        .chain(agent(connections, snapshot))
-        .chain(rollout(connections, snapshot))
-        .chain(redeploy(connections, snapshot, seen))
-        .chain(address(connections, snapshot, seen))
-        .chain(tokens(snapshot, seen))
-        .collect()
+        .chain(connection(connections, &snapshot.cluster))
+        .collect();
+    match &snapshot.deployment {
+        Ok(deployment) => {
+            found.extend(agent(snapshot, deployment));
+            found.extend(rollout(connections, snapshot, deployment));
+        }
+        Err(why) => found.extend(unread(connections, snapshot, why)),
+    }
+    found.extend(redeploy(connections, snapshot, seen));
+    found.extend(address(connections, snapshot, seen));
+    found.extend(tokens(snapshot, seen));
+    found
 }
 
 fn unless(check: Check, reason: impl Into<String>, hint: impl Into<String>) -> Blocker {
@@ -68,22 +76,53 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
     }
 }
 
-fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
-    let cluster = &snapshot.cluster;
-    let mut found = Vec::new();
+/// What remains of the proofs where the agent cannot be looked at must be possible.
+fn unread(connections: &Connections, snapshot: &Snapshot, unread: &Unread) -> Vec<Blocker> {
+    let Unread::Forbidden(error) = unread;
+    let reason = format!("cannot read the agent on {DOWNSTREAM}: {}", error.message);
+    let forbidden = if snapshot.storage == TokenStorage::Secret || snapshot.provisioned.is_some() {
+        unless(
+            check::WEAK_PROOF,
+            reason,
+            "request that permission; with --force=weak-proof Rancher deploys the new token without a held rollout, and what Rancher \
+             says of it is trusted",
+        )
+    } else {
+        Blocker::new(
+            reason,
+            "request that permission: with token storage `status` Rancher does not deploy a new token by itself",
+        )
+    };
+    let tunnel = (snapshot.tunnel_works != Some(true)).then(|| {
+        Blocker::new(
+            "the agent can neither be looked at nor called through Rancher, so nothing would prove it",
+            format!(
+                "request a role in cluster {}, and pass a context of Rancher with --context",
+                connections.cluster.id
+            ),
+        )
+    });
+    std::iter::once(forbidden).chain(tunnel).collect()
+}
+
+fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
     if !cluster.is("Provisioned") || cluster.pre_bootstrap() {
-        found.push(Blocker::new(
+        return Some(Blocker::new(
             "it has not been connected yet",
             "wait until Rancher shows it as active",
         ));
-    } else if cluster.connected() != Some(ConditionStatus::True) {
-        found.push(unless(
+    }
+    (cluster.connected() != Some(ConditionStatus::True)).then(|| {
+        unless(
             check::AGENT,
             "Rancher reports its agent as not connected",
             format!("`{}` shows what fails", connections.commands.status()),
-        ));
-    }
-    let deployment = &snapshot.deployment;
+        )
+    })
+}
+
+fn agent(snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
+    let mut found = Vec::new();
     if !deployment.opens_both_tunnels {
         found.push(Blocker::new(
             "its agent runs without the feature multi-cluster-management-agent, so its token cannot be proven",
@@ -119,8 +158,7 @@ fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     found
 }
 
-fn rollout(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
-    let deployment = &snapshot.deployment;
+fn rollout(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
     let mut found = Vec::new();
     if deployment.paused {
         let resume = connections
@@ -199,8 +237,8 @@ fn redeploy(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> 
 /// A push applies everything in Rancher's settings. Rancher pushes a changed URL or CA only with the next token, or when it is
 /// forced to (seen on Rancher 2.15.0).
 fn address(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Option<Blocker> {
-    let secret = snapshot.named_credentials();
-    let what = inputs::unpushed_address(&snapshot.deployment, secret, &connections.settings, seen.pushes?)?;
+    let (deployment, secret) = (snapshot.deployment()?, snapshot.named_credentials());
+    let what = inputs::unpushed_address(deployment, secret, &connections.settings, seen.pushes?)?;
     Some(unless(
         check::ADDRESS,
         format!(
@@ -219,11 +257,13 @@ pub(super) async fn owned(
     downstream: &Downstream,
     snapshot: &Snapshot,
 ) -> Result<Vec<Blocker>, Error> {
-    let secret = snapshot.deployment.volume_secret.as_deref();
-    let (agent, tokens) = futures::try_join!(
-        owners::of_agent(downstream, secret),
-        owners::of_system(connections, snapshot.system())
-    )?;
+    let of_agent = async {
+        match snapshot.deployment {
+            Ok(_) => owners::of_agent(downstream, snapshot.named_secret()).await,
+            Err(_) => Ok(Vec::new()),
+        }
+    };
+    let (agent, tokens) = futures::try_join!(of_agent, owners::of_system(connections, snapshot.system()))?;
     let owned = agent.into_iter().chain(tokens).map(|owned| {
         unless(
             check::OWNER,
@@ -259,7 +299,7 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
             "request that permission: an orphaned token Secret is a valid credential",
         ));
     }
-    let Some(old) = seen.deployed else { return found };
+    let Some(old) = of_agent(seen) else { return found };
     match snapshot.probe_results.get(&old) {
         Some(ProbeResult::Accepted { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(
             check::AGENT,
@@ -305,13 +345,15 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     found
 }
 
-/// The permissions that a rotation needs on both clusters.
+/// The permissions that a rotation needs on both clusters. On the downstream cluster none where Rancher deploys the token.
 pub(super) fn needs<'a>(
     connections: &'a Connections,
     downstream: &'a Downstream,
-    storage: TokenStorage,
+    snapshot: &Snapshot,
 ) -> Vec<Needed<'a>> {
+    let storage = snapshot.storage;
     let conditions = [
+        snapshot.deployment().map(|_| rights::POINTS),
         (storage == TokenStorage::Secret).then_some(rights::IN_SECRETS),
         (downstream.route != Route::ThroughRancher).then_some(rights::DIRECT),
         downstream.proxied.is_none().then_some(rights::NO_RANCHER),
@@ -327,8 +369,8 @@ pub(super) fn needs<'a>(
             &[(rights::CLUSTER_ID, connections.cluster.id.as_str())],
         ),
     };
-    vec![
-        on(&connections.management, MANAGEMENT),
-        on(&downstream.server, DOWNSTREAM),
-    ]
+    let of_agent = snapshot.deployment().map(|_| on(&downstream.server, DOWNSTREAM));
+    std::iter::once(on(&connections.management, MANAGEMENT))
+        .chain(of_agent)
+        .collect()
 }

@@ -27,7 +27,7 @@ fn snapshot() -> Snapshot {
             tokens: vec![system("O")],
             ..Tokens::default()
         },
-        deployment: deployment("O"),
+        deployment: Ok(deployment("O")),
         pods: vec![pod("a", "O")],
         credentials: vec![credentials("O")],
         created: Vec::new(),
@@ -135,7 +135,7 @@ fn before_a_run_only_the_value_of_the_agent_is_probed() {
     let seen = observed(&snapshot(), None);
     assert_eq!(values_to_probe(&seen, None, &BTreeMap::new()), (prints(&["O"]), 1));
     let mut nothing_named = snapshot();
-    nothing_named.deployment.volume_secret = None;
+    nothing_named.deployment.as_mut().unwrap().volume_secret = None;
     let seen = observed(&nothing_named, None);
     assert_eq!(values_to_probe(&seen, None, &BTreeMap::new()), ([].into(), 1));
 }
@@ -179,7 +179,7 @@ fn the_cluster_of_the_old_token_must_be_known(
     run.record.new = new.map(print);
     let mut snapshot = snapshot();
     if !in_use {
-        (snapshot.deployment, snapshot.pods, snapshot.stv) = (deployment("N"), Vec::new(), None);
+        (snapshot.deployment, snapshot.pods, snapshot.stv) = (Ok(deployment("N")), Vec::new(), None);
     }
     let seen = observed(&snapshot, Some(&run));
     assert_eq!(values_to_probe(&seen, Some(&run), &BTreeMap::new()).0, prints(expected));
@@ -409,7 +409,7 @@ fn leftovers_are_what_nothing_uses(
     let mut snapshot = snapshot();
     snapshot.tokens.tokens.push(token("default-token", "N"));
     snapshot.created = created.iter().map(|name| credentials(name).object).collect();
-    (snapshot.deployment, snapshot.pods) = (deployment(named), vec![pod("a", mounted)]);
+    (snapshot.deployment, snapshot.pods) = (Ok(deployment(named)), vec![pod("a", mounted)]);
     let expected = left.then(|| credentials("X").object.name).into_iter().collect();
     assert_eq!(observed(&snapshot, Some(&run())).leftovers, expected);
 }
@@ -455,7 +455,7 @@ fn a_held_rollout_that_was_left_behind(
     #[case] held: bool,
 ) {
     let mut snapshot = snapshot();
-    snapshot.deployment.rollout = found;
+    snapshot.deployment.as_mut().unwrap().rollout = found;
     let seen = observed(&snapshot, None);
     assert_eq!((seen.rollout, seen.held), (recorded, held));
 }
@@ -465,9 +465,9 @@ fn during_a_run_a_rollout_is_held_if_its_settings_are_not_those_of_the_start() {
     let mut run = run();
     run.record.rollout = rollout(10, 700);
     let mut snapshot = snapshot();
-    snapshot.deployment.rollout = rollout(10, 700);
+    snapshot.deployment.as_mut().unwrap().rollout = rollout(10, 700);
     assert!(!observed(&snapshot, Some(&run)).held);
-    snapshot.deployment.rollout = rollout(0, 700);
+    snapshot.deployment.as_mut().unwrap().rollout = rollout(0, 700);
     assert!(observed(&snapshot, Some(&run)).held);
 }
 
@@ -544,7 +544,7 @@ fn the_direction_in_which_this_run_marked_the_deployment(
 ) {
     let mut snapshot = snapshot();
     let annotation = mark.map(|mark| (direction::ANNOTATION.into(), mark.into()));
-    snapshot.deployment.annotations.extend(annotation);
+    snapshot.deployment.as_mut().unwrap().annotations.extend(annotation);
     assert_eq!(observed(&snapshot, Some(&run())).deployment_direction, expected);
     assert_eq!(observed(&snapshot, None).deployment_direction, None);
 }
@@ -561,7 +561,7 @@ fn the_value_of_a_named_secret(
     #[case] expected: Option<&str>,
 ) {
     let mut snapshot = snapshot();
-    snapshot.deployment = deployment("N");
+    snapshot.deployment = Ok(deployment("N"));
     snapshot.credentials = content
         .iter()
         .map(|content| Credentials {
@@ -572,7 +572,7 @@ fn the_value_of_a_named_secret(
     if content.is_none() {
         // Without a Secret that shows its formula, the name follows from the manifest.
         let name = snapshot.formula().name_for(URL, &value("N"), &snapshot.cluster.id);
-        snapshot.deployment.volume_secret = Some(name);
+        snapshot.deployment.as_mut().unwrap().volume_secret = Some(name);
     }
     snapshot.tokens.tokens = vec![system(system_holds)];
     assert_eq!(observed(&snapshot, Some(&run())).deployed, expected.map(print));
@@ -584,7 +584,7 @@ fn the_name_of_the_old_secret_stands_for_no_value_that_is_gone() {
     let mut run = run();
     run.record.old_secret = "cattle-credentials-claimed".into();
     let mut snapshot = snapshot();
-    snapshot.deployment.volume_secret = Some("cattle-credentials-claimed".into());
+    snapshot.deployment.as_mut().unwrap().volume_secret = Some("cattle-credentials-claimed".into());
     assert_eq!(
         observed(&snapshot, Some(&run)).deployed,
         Some(print("O")),
@@ -598,7 +598,7 @@ fn the_name_of_the_old_secret_stands_for_no_value_that_is_gone() {
 #[test]
 fn an_unknown_secret_has_no_value() {
     let mut snapshot = snapshot();
-    snapshot.deployment.volume_secret = Some("cattle-credentials-by-hand".into());
+    snapshot.deployment.as_mut().unwrap().volume_secret = Some("cattle-credentials-by-hand".into());
     assert_eq!(observed(&snapshot, None).deployed, None);
     assert_eq!(observed(&snapshot, Some(&run())).deployed, None);
 }
@@ -669,3 +669,5 @@ fn held_values(#[case] deleting: bool, #[case] expected: &[&str]) {
         assert_eq!(seen.others.into_values().collect::<BTreeSet<_>>(), prints(&["R", "W"]));
     }
 }
+
+mod unread;
