@@ -63,7 +63,7 @@ pub(super) const REACTIVATION: SignedDuration = SignedDuration::from_mins(10);
 const TIME_TO_WRITE: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often in a row Rancher is asked about a token: each replica has its own index.
-const PROBES: u32 = 2;
+pub(super) const PROBES: u32 = 2;
 
 /// All objects of one look, with the values and versions that steps need.
 #[derive(Debug)]
@@ -87,6 +87,10 @@ pub(super) struct Snapshot {
     pub(super) pushes: Option<Address>,
     pub(super) move_forced: bool,
     pub(super) weak_proof_forced: bool,
+    /// The stages are those of a rescue.
+    pub(super) is_rescue: bool,
+    /// A rescue: the value that it may make valid again.
+    pub(super) reactivates: Option<Fingerprint>,
     /// The last other writer of the Deployment.
     pub(super) writer: String,
     /// When the Cluster was observed to change last, by the clock of [`Self::now`].
@@ -102,12 +106,15 @@ pub(super) struct Snapshot {
 pub(super) enum Unread {
     /// No permission to read the agent's Deployment, Secrets or pods there, and which one.
     Forbidden(Error),
+    /// A rescue: Rancher has no tunnel to it.
+    Unreachable,
 }
 
 impl Unread {
     fn access(&self) -> DownstreamAccess {
         match self {
             Self::Forbidden(_) => DownstreamAccess::None,
+            Self::Unreachable => DownstreamAccess::Unreachable,
         }
     }
 }
@@ -215,7 +222,7 @@ impl Snapshot {
             occupied: self.occupied(names),
             leftovers: self.leftovers(names),
             reactivated: self.reactivated(),
-            reactivates: None,
+            reactivates: self.reactivates,
             ending: self.ending(),
             redeploys: self.cluster.force_deploy,
             only_agent: false,
@@ -301,15 +308,23 @@ impl Snapshot {
         let values = self.values();
         let record = run.map(|run| &run.record);
         // A run that began without permissions there has recorded none.
-        let recorded = record.filter(|record| !record.old_secret.is_empty());
+        let recorded = record.filter(|record| !record.old_secret.is_empty() && !self.is_rescue);
         let old = match (recorded, self.named_credentials()) {
             (Some(record), _) => Some((record.old, record.old_secret.as_str())),
-            (None, Some(named)) if record.is_none() => named
+            (None, Some(named)) if record.is_none() || self.is_rescue => named
                 .token
                 .as_ref()
                 .map(|token| (token.fingerprint(), named.object.name.as_str())),
             (None, _) => None,
         };
+        if self.is_rescue {
+            // Which of the tokens it gives the agent, it decides anew in each look.
+            let current = self.tokens.tokens.iter().filter_map(RegistrationToken::current);
+            let names = Names::new(current, self.formula(), url, &self.cluster.id, old);
+            return names
+                .or_by_content(&self.credentials)
+                .by_name_only_if(|token| values.contains_key(&token));
+        }
         // Before a run only the named Secret matters; during one, those of its two tokens.
         let of_run = record
             .into_iter()
@@ -493,14 +508,13 @@ impl Snapshot {
     }
 
     fn occupied(&self, names: &Names) -> BTreeMap<Fingerprint, String> {
-        let existing = self.credentials.iter().filter(|credentials| !credentials.deleting);
-        let occupied = existing.filter_map(|credentials| {
-            let name = credentials.object.name.as_str();
-            let content = credentials.token.as_ref().map(Secret::fingerprint);
-            let token = names.should_have(name).filter(|token| content != Some(*token))?;
-            Some((token, name.to_owned()))
-        });
-        occupied.collect()
+        let is_another = |(token, name): &(&Fingerprint, &String)| {
+            let mut existing = self.credentials.iter().filter(|credentials| !credentials.deleting);
+            let found = existing.find(|credentials| credentials.object.name == **name);
+            found.is_some_and(|found| found.token.as_ref().map(Secret::fingerprint) != Some(**token))
+        };
+        let occupied = names.by_value.iter().filter(is_another);
+        occupied.map(|(token, name)| (*token, name.clone())).collect()
     }
 
     fn leftovers(&self, names: &Names) -> BTreeSet<String> {
@@ -646,10 +660,15 @@ impl Names {
         self.by_value.values().map(String::as_str).collect()
     }
 
-    /// The value that the Secret with this name should have.
-    fn should_have(&self, name: &str) -> Option<Fingerprint> {
-        let mut named = self.by_value.iter();
-        named.find(|(_, candidate)| *candidate == name).map(|(token, _)| *token)
+    /// Those of Secrets that exist, for values that have none by the formula.
+    fn or_by_content(mut self, existing: &[Credentials]) -> Self {
+        for credentials in existing {
+            if let Some(token) = &credentials.token {
+                let name = || credentials.object.name.clone();
+                self.by_value.entry(token.fingerprint()).or_insert_with(name);
+            }
+        }
+        self
     }
 
     /// The value of the Secret with this name: by its content, or by its name if it does not exist.

@@ -147,6 +147,16 @@ impl<'a> CrtController<'a> {
         report::rotation::harvester(*self.harvester.get()?, &plan.record)
     }
 
+    /// The value that this command may make valid again.
+    fn reactivates(&self) -> Option<Fingerprint> {
+        let old = self
+            .options
+            .rescue
+            .as_ref()
+            .filter(|old| old.permitted && self.is_rescue)?;
+        old.value.as_ref().map(Secret::fingerprint)
+    }
+
     fn forces(&self, check: Check) -> bool {
         self.options.forced.contains(&check)
     }

@@ -20,8 +20,8 @@ use rancher::settings;
 use rancher::token::{self, Tokens};
 use rancher::token_storage::MixedTokenStorage;
 
-use super::abstraction::{Names, RUN, Snapshot, Unread, is_still_valid, values_to_probe};
-use super::{CrtController, FIELD_MANAGER, check, preflight};
+use super::abstraction::{Names, PROBES, RUN, Snapshot, Unread, is_still_valid, values_to_probe};
+use super::{CrtController, FIELD_MANAGER, check, preflight, rescue};
 use crate::connections::{DOWNSTREAM, MANAGEMENT, Route};
 use crate::report::inputs;
 use crate::rotation::Crt;
@@ -57,13 +57,25 @@ impl CrtController<'_> {
 
     async fn read_downstream(&self, run: Option<&Run<Crt>>) -> Result<DownstreamObjects, Error> {
         let client = &self.downstream.server.client;
-        let (deployment, pods, stv) = futures::join!(
-            agent::deployment(client),
-            agent::pods(client),
-            agent::stv_aggregation(client)
-        );
-        let read = || Ok::<_, rancher::Error>((deployment?, pods?, stv?));
-        let (deployment, pods, stv) = match read() {
+        let read = async {
+            let (deployment, pods, stv) = futures::join!(
+                agent::deployment(client),
+                agent::pods(client),
+                agent::stv_aggregation(client)
+            );
+            Ok::<_, rancher::Error>((deployment?, pods?, stv?))
+        };
+        let unreachable = (Err(Unread::Unreachable), Vec::new(), None);
+        let read = if self.waits_for_agent() {
+            match tokio::time::timeout(LONGEST_CALL, read).await {
+                Err(_) => return Ok(unreachable),
+                Ok(read) => read,
+            }
+        } else {
+            read.await
+        };
+        let (deployment, pods, stv) = match read {
+            Err(error) if self.waits_for_agent() && error.is_agent_disconnected() => return Ok(unreachable),
             Err(error) if error.is_forbidden() => {
                 let error = error.on(DOWNSTREAM);
                 return Ok((Err(self.without_permissions(error, run)?), Vec::new(), None));
@@ -74,6 +86,13 @@ impl CrtController<'_> {
             Error::failed("Deployment cattle-system/cattle-cluster-agent not found on the downstream cluster")
         })?;
         Ok((Ok(deployment), pods, stv))
+    }
+
+    /// A rescue goes on without an agent that could lead to the cluster; so does the rotation where machines bring it back.
+    fn waits_for_agent(&self) -> bool {
+        self.options.rescue.is_some()
+            && self.downstream.route == Route::ThroughRancher
+            && (self.is_rescue || self.connections.provisioning.is_some())
     }
 
     /// A run that has changed the agent by itself cannot be finished without permissions there: its rollout may be held.
@@ -128,6 +147,8 @@ impl CrtController<'_> {
             pushes: pushes?,
             move_forced: self.forces(check::ADDRESS),
             weak_proof_forced: self.forces(check::WEAK_PROOF),
+            is_rescue: self.is_rescue,
+            reactivates: self.reactivates(),
             writer: String::new(),
             cluster_changed,
             storage,
@@ -166,7 +187,11 @@ impl CrtController<'_> {
     async fn preflight(&self, snapshot: &Snapshot, seen: &mut Observed) -> Result<(), Error> {
         let connections = self.connections;
         seen.only_agent = self.options.only_agent;
-        let mut found = preflight::blockers(connections, snapshot, seen);
+        let mut found = if self.is_rescue {
+            preflight::of_rescue(connections, snapshot)
+        } else {
+            preflight::blockers(connections, snapshot, seen, self.options.rescue.is_some())
+        };
         if preflight::unsupported(&snapshot.cluster).is_none() {
             found.extend(preflight::owned(connections, self.downstream, snapshot).await?);
         }
@@ -291,6 +316,9 @@ impl CrtController<'_> {
         let read = try_join_all(others.into_iter().map(|name| agent::credentials(client, name))).await;
         let read = read.map_err(|error| error.on(DOWNSTREAM))?;
         snapshot.credentials.extend(read.into_iter().flatten());
+        if self.is_rescue {
+            return Ok(snapshot.names(run, &self.server_url(snapshot, run)));
+        }
         Ok(names)
     }
 
@@ -315,6 +343,7 @@ impl CrtController<'_> {
         let proves = match &snapshot.deployment {
             Ok(_) => proving && snapshot.tunnel_is_of_named_secret(),
             Err(Unread::Forbidden(_)) => run.is_none() || proving,
+            Err(Unread::Unreachable) => proving && !self.is_rescue,
         };
         let proxied = self.downstream.proxied.as_ref()?;
         let is_hosted = matches!(snapshot.cluster.kind, ClusterKind::Hosted(_));
@@ -339,7 +368,11 @@ impl CrtController<'_> {
         let (wanted, times, values, before) = {
             let mut state = self.state();
             state.values.extend(snapshot.values());
-            let (wanted, times) = values_to_probe(seen, run, &state.owners);
+            let (wanted, times) = if self.is_rescue {
+                (rescue::values_to_probe(seen), PROBES)
+            } else {
+                values_to_probe(seen, run, &state.owners)
+            };
             let unknown = |token: &&Fingerprint| !state.values.contains_key(token);
             let unproven = wanted.iter().filter(unknown).copied().collect();
             state.unproven = unproven;

@@ -21,12 +21,23 @@ const REDEPLOY: &str =
     "annotate the cluster with io.cattle.agent.force.deploy=true, so that Rancher redeploys the agent";
 
 /// Every blocker in what was read.
-pub(super) fn blockers(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+pub(super) fn blockers(
+    connections: &Connections,
+    snapshot: &Snapshot,
+    seen: &Observed,
+    is_rescue: bool,
+) -> Vec<Blocker> {
     let mut found: Vec<Blocker> = unsupported(&snapshot.cluster)
         .into_iter()
-        .chain(connection(connections, &snapshot.cluster))
+        .chain(unconnected(&snapshot.cluster))
         .collect();
+    // Rancher looks for tunnels every 15 s, and the rescue has just seen one.
+    if !is_rescue {
+        found.extend(connection(connections, &snapshot.cluster));
+    }
     match &snapshot.deployment {
+        // Its machines bring an agent back that has the new token.
+        Err(Unread::Unreachable) => return found,
         Ok(deployment) => {
             found.extend(agent(snapshot, deployment));
             found.extend(rollout(connections, snapshot, deployment));
@@ -78,7 +89,9 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
 
 /// What remains of the proofs where the agent cannot be looked at must be possible.
 fn unread(connections: &Connections, snapshot: &Snapshot, unread: &Unread) -> Vec<Blocker> {
-    let Unread::Forbidden(error) = unread;
+    let Unread::Forbidden(error) = unread else {
+        return Vec::new();
+    };
     let reason = format!("cannot read the agent on {DOWNSTREAM}: {}", error.message);
     let forbidden = if snapshot.storage == TokenStorage::Secret || snapshot.provisioned.is_some() {
         unless(
@@ -105,14 +118,29 @@ fn unread(connections: &Connections, snapshot: &Snapshot, unread: &Unread) -> Ve
     std::iter::once(forbidden).chain(tunnel).collect()
 }
 
-fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
-    if !cluster.is("Provisioned") || cluster.pre_bootstrap() {
-        return Some(Blocker::new(
-            "it has not been connected yet",
-            "wait until Rancher shows it as active",
-        ));
+/// Every blocker of a rescue in what was read. An agent that is not connected is none.
+pub(super) fn of_rescue(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = unsupported(&snapshot.cluster)
+        .into_iter()
+        .chain(unconnected(&snapshot.cluster))
+        .chain(unreadable(snapshot))
+        .collect();
+    if let Some(deployment) = snapshot.deployment() {
+        found.extend(single_tunnel(deployment));
+        found.extend(paused(connections, deployment));
+        found.extend(applied_by_hand(snapshot, deployment));
     }
-    (cluster.connected() != Some(ConditionStatus::True)).then(|| {
+    found
+}
+
+fn unconnected(cluster: &Cluster) -> Option<Blocker> {
+    (!cluster.is("Provisioned") || cluster.pre_bootstrap())
+        .then(|| Blocker::new("it has not been connected yet", "wait until Rancher shows it as active"))
+}
+
+fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
+    let is_known = cluster.is("Provisioned") && !cluster.pre_bootstrap();
+    (is_known && cluster.connected() != Some(ConditionStatus::True)).then(|| {
         unless(
             check::AGENT,
             "Rancher reports its agent as not connected",
@@ -121,14 +149,17 @@ fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
     })
 }
 
-fn agent(snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
-    let mut found = Vec::new();
-    if !deployment.opens_both_tunnels {
-        found.push(Blocker::new(
+fn single_tunnel(deployment: &Deployment) -> Option<Blocker> {
+    (!deployment.opens_both_tunnels).then(|| {
+        Blocker::new(
             "its agent runs without the feature multi-cluster-management-agent, so its token cannot be proven",
             REDEPLOY,
-        ));
-    }
+        )
+    })
+}
+
+fn agent(snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = single_tunnel(deployment).into_iter().collect();
     if !deployment.is_consistent() {
         found.push(Blocker::new(
             "the agent's Deployment names one Secret in its volume and another in CATTLE_CREDENTIAL_NAME",
@@ -158,31 +189,41 @@ fn agent(snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
     found
 }
 
-fn rollout(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
-    let mut found = Vec::new();
-    if deployment.paused {
-        let resume = connections
+fn paused(connections: &Connections, deployment: &Deployment) -> Option<Blocker> {
+    let resume = || {
+        connections
             .on_downstream
-            .kubectl("-n cattle-system rollout resume deployment/cattle-cluster-agent");
-        found.push(Blocker::new(
+            .kubectl("-n cattle-system rollout resume deployment/cattle-cluster-agent")
+    };
+    deployment.paused.then(|| {
+        Blocker::new(
             "the agent's Deployment is paused",
-            format!("run `{resume}` on the downstream cluster"),
-        ));
-    }
+            format!("run `{}` on the downstream cluster", resume()),
+        )
+    })
+}
+
+/// With storage `status` no step waits for Rancher's apply.
+fn applied_by_hand(snapshot: &Snapshot, deployment: &Deployment) -> Option<Blocker> {
+    let is_kept = snapshot.storage == TokenStorage::Secret && deployment.rollout_settings_were_applied();
+    is_kept.then(|| {
+        Blocker::new(
+            "the agent's Deployment was applied by hand with progressDeadlineSeconds or minReadySeconds, so Rancher cannot apply the \
+             new token while the rollout is held",
+            format!("{REDEPLOY} and no longer keeps these fields"),
+        )
+    })
+}
+
+fn rollout(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = paused(connections, deployment).into_iter().collect();
     if !deployment.strategy.keeps_old_pods() {
         found.push(Blocker::new(
             "the agent's Deployment may remove the old pod before the new one is ready",
             "set its strategy to RollingUpdate with maxUnavailable 0 and maxSurge 1, as in Rancher's manifest",
         ));
     }
-    // With storage `status` no step waits for Rancher's apply.
-    if snapshot.storage == TokenStorage::Secret && deployment.rollout_settings_were_applied() {
-        found.push(Blocker::new(
-            "the agent's Deployment was applied by hand with progressDeadlineSeconds or minReadySeconds, so Rancher cannot apply the \
-             new token while the rollout is held",
-            format!("{REDEPLOY} and no longer keeps these fields"),
-        ));
-    }
+    found.extend(applied_by_hand(snapshot, deployment));
     let is_held = deployment.rollout.min_ready_seconds >= SURELY_HELD;
     // On a cluster that Rancher provisioned a hold is the first write of a rotation, which has left no mark yet when it is killed.
     if is_held && snapshot.provisioned.is_none() {
@@ -275,7 +316,8 @@ pub(super) async fn owned(
     Ok(owned.collect())
 }
 
-fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+/// Every value must be known, and every object that is valid as one.
+fn unreadable(snapshot: &Snapshot) -> Vec<Blocker> {
     let mut found = Vec::new();
     let unknown: Vec<_> = snapshot
         .tokens
@@ -299,6 +341,11 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
             "request that permission: an orphaned token Secret is a valid credential",
         ));
     }
+    found
+}
+
+fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+    let mut found = unreadable(snapshot);
     let Some(old) = of_agent(seen) else { return found };
     match snapshot.probe_results.get(&old) {
         Some(ProbeResult::Accepted { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(

@@ -38,6 +38,8 @@ fn snapshot() -> Snapshot {
         pushes: None,
         move_forced: false,
         weak_proof_forced: false,
+        is_rescue: false,
+        reactivates: None,
         writer: "rancher".into(),
         cluster_changed: seconds_ago(3600),
         now: now(),
@@ -668,6 +670,77 @@ fn held_values(#[case] deleting: bool, #[case] expected: &[&str]) {
         assert_eq!(seen.temporary, prints(&["T"]));
         assert_eq!(seen.others.into_values().collect::<BTreeSet<_>>(), prints(&["R", "W"]));
     }
+}
+
+/// The value that a rescue has made valid again, by its mark.
+#[rstest]
+#[case::marked(Some("R"), Some("R"), true)]
+#[case::another_previous_value(Some("P"), Some("R"), false)]
+#[case::not_marked(Some("R"), None, false)]
+#[case::dropped(None, Some("R"), false)]
+fn a_previous_value_that_a_rescue_has_made_valid_again(
+    #[case] previous: Option<&str>,
+    #[case] mark: Option<&str>,
+    #[case] expected: bool,
+) {
+    let mut secret = token_secret("O", previous);
+    let mark = mark.map(|mark| (REACTIVATED.to_owned(), print(mark).to_string()));
+    secret.annotations.extend(mark);
+    let seen = observed(&snapshot_with(secret), None);
+    let by = Reactivated::Previous("system".to_owned());
+    let expected: BTreeMap<_, _> = expected.then(|| (print("R"), by)).into_iter().collect();
+    assert_eq!(seen.reactivated, expected);
+}
+
+#[rstest]
+#[case::of_a_rescue("reactivated", true)]
+#[case::of_a_rotation("true", false)]
+fn a_temporary_token_says_whose_it_is(#[case] label: &str, #[case] expected: bool) {
+    let mut snapshot = snapshot();
+    let mut temporary = token("zz-crt", "R");
+    temporary.labels.insert(TEMPORARY_LABEL.into(), label.into());
+    snapshot.tokens.tokens.push(temporary);
+    let seen = observed(&snapshot, None);
+    assert_eq!(seen.temporary, prints(&["R"]));
+    assert_eq!(seen.reactivated.contains_key(&print("R")), expected);
+}
+
+#[rstest]
+#[case::in_ten_minutes(Some(600), true)]
+#[case::later(Some(601), false)]
+#[case::too_soon_to_write(Some(300), false)]
+#[case::just_in_time(Some(301), true)]
+#[case::past(Some(-1), false)]
+#[case::none(None, false)]
+fn an_end_that_a_rescue_has_set(#[case] ends_in: Option<i64>, #[case] expected: bool) {
+    let mut snapshot = snapshot_with(token_secret("O", None));
+    snapshot.tokens.tokens[0].status_grace_ends_at = ends_in.map(|seconds| seconds_ago(-seconds));
+    assert_eq!(observed(&snapshot, None).ending.contains("system"), expected);
+}
+
+/// A rescue knows the Secret of each token by Rancher's formula, and that of a lost value by its content.
+#[test]
+fn a_rescue_knows_which_secret_has_which_value() {
+    let mut snapshot = snapshot();
+    snapshot.is_rescue = true;
+    snapshot.tokens.tokens[0] = system("N");
+    snapshot.tokens.tokens.push(token("default-token", "D"));
+    let names = snapshot.names(None, URL);
+    let (formula, id) = (snapshot.formula(), snapshot.cluster.id.clone());
+    let by_formula = |token: &str| formula.name_for(URL, &value(token), &id);
+    assert_eq!(names.of(print("N")), Some(by_formula("N").as_str()));
+    assert_eq!(names.of(print("D")), Some(by_formula("D").as_str()));
+    assert_eq!(names.of(print("O")), snapshot.named_secret());
+    let seen = snapshot.observed(&names, None);
+    assert_eq!((seen.deployed, seen.occupied.is_empty()), (Some(print("O")), true));
+    // The Secret that should have N has another value.
+    let name = Formula::of_manifest(false).name_for(URL, &value("N"), &id);
+    snapshot.credentials[0].object.name.clone_from(&name);
+    snapshot.deployment.as_mut().unwrap().volume_secret = Some(name);
+    let names = snapshot.names(None, URL);
+    let seen = snapshot.observed(&names, None);
+    assert_eq!(seen.deployed, Some(print("O")));
+    assert_eq!(seen.occupied.keys().copied().collect::<BTreeSet<_>>(), prints(&["N"]));
 }
 
 mod unread;
