@@ -70,6 +70,11 @@ pub trait Controller {
     /// Submits a step as a server-side dry run.
     async fn dry_run(&self, step: &StepOf<Self>) -> ServerCheck;
 
+    /// What else the old credentials are in, as far as only the observation shows it, a sentence each.
+    fn also_invalidated(&self, _plan: &PlanOf<Self>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What could not be proven at the end, a sentence each.
     fn unproven(&self) -> Vec<String> {
         Vec::new()

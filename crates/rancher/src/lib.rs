@@ -22,6 +22,7 @@ pub mod cluster;
 mod cluster_id;
 pub mod credential_name;
 mod error;
+pub mod harvester;
 pub mod object;
 pub mod probe;
 pub mod provisioned;

@@ -14,6 +14,8 @@ pub(crate) const IN_SECRETS: &str = "with token storage `secret`";
 pub(crate) const DIRECT: &str = "with a `--downstream-context` that does not lead through Rancher";
 /// There is no way through Rancher that the downstream cluster could be compared with.
 pub(crate) const NO_RANCHER: &str = "with a `--downstream-context`, and without a context of Rancher";
+/// The rotation points the agent at the new token by itself.
+pub(crate) const POINTS: &str = "without `--force=weak-proof`, with which Rancher itself may deploy the new token";
 
 const ALL: &[&str] = &["list", "status", "verify", "rotate", "rescue", "rollback"];
 const ROTATION: &[&str] = &["rotate", "rescue", "rollback"];
@@ -148,7 +150,7 @@ pub const TABLE: PermissionTable = PermissionTable {
         ),
         Permission::on(OF_CLUSTER, SECRETS, &["get", "list"], PAGES, Optional(UNKNOWN)),
         // The agent.
-        Permission::on(OF_AGENT, SECRETS, &["get", "create", "delete"], ROTATION, Required),
+        Permission::on(OF_AGENT, SECRETS, &["get", "create", "delete"], ROTATION, When(POINTS)),
         Permission::on(
             OF_AGENT,
             SECRETS,
@@ -158,10 +160,10 @@ pub const TABLE: PermissionTable = PermissionTable {
         ),
         Permission::on(OF_AGENT, SECRETS, &["get"], VERIFY, Required),
         Permission::on(OF_AGENT, SECRETS, &["get"], &["list", "status"], Optional(UNKNOWN)),
-        Permission::on(OF_AGENT, PODS, &["list"], ROTATION, Required),
+        Permission::on(OF_AGENT, PODS, &["list"], ROTATION, When(POINTS)),
         Permission::on(OF_AGENT, PODS, &["list"], VERIFY, Required),
         Permission::on(OF_AGENT, PODS, &["list"], STATUS, Optional(UNKNOWN)),
-        Permission::on(OF_AGENT, DEPLOYMENTS, &["get", "patch"], ROTATION, Required).only(AGENT),
+        Permission::on(OF_AGENT, DEPLOYMENTS, &["get", "patch"], ROTATION, When(POINTS)).only(AGENT),
         Permission::on(OF_AGENT, DEPLOYMENTS, &["get"], VERIFY, Required).only(AGENT),
         Permission::on(
             OF_AGENT,
@@ -171,6 +173,14 @@ pub const TABLE: PermissionTable = PermissionTable {
             Optional(UNKNOWN),
         )
         .only(AGENT),
+        Permission::on(
+            (DOWNSTREAM, ""),
+            ("harvesterhci.io", "settings"),
+            &["get"],
+            ROTATION,
+            Optional("which token Harvester's setting `cluster-registration-url` has is not shown"),
+        )
+        .only(&["cluster-registration-url"]),
         Permission::on((DOWNSTREAM, ""), ("", "namespaces"), &["get"], ROTATION, When(DIRECT)).only(&["kube-system"]),
         Permission::on(
             (DOWNSTREAM, "kube-system"),

@@ -1,6 +1,7 @@
 //! The fake Rancher as a process of the test environment, and its control endpoints as methods.
 
 mod calls;
+mod lost_agents;
 mod registration;
 mod report;
 
@@ -19,11 +20,12 @@ use serde_json::{Value, json};
 use crate::component::{Component, Launch};
 use crate::control_plane::ControlPlane;
 use crate::environment::TokenStorage;
-use crate::fault_proxy::Upstream;
+use crate::fault_proxy::{FaultProxy, Upstream};
 use crate::kubeconfig::{Identity, Kubeconfig};
-use crate::pki::Authority;
+use crate::pki::{Authority, KeyPairPem};
 
 pub use calls::Call;
+pub use lost_agents::Backup;
 pub use registration::{Registered, Registration, User};
 pub use report::{Interval, Report, Session, Without};
 
@@ -161,6 +163,26 @@ impl FakeRancher {
                 self.ca_pem(),
                 &token,
             )
+    }
+
+    /// The cluster's own API server under an address that Rancher does not know, with a certificate of the cluster's own CA; and the same
+    /// kubeconfig with a context of this name for it. It serves until the proxy is dropped.
+    pub async fn with_own_address(
+        &self,
+        kubeconfig: Kubeconfig,
+        (name, cluster, user): (&str, &Registered, &User),
+    ) -> Result<(FaultProxy, Kubeconfig)> {
+        let path = format!("clusters/{}/serving-certificate", cluster.id);
+        let answer = self.control(Method::GET, &path, &Value::Null).await?;
+        let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+        let pair = KeyPairPem {
+            certificate: text("certificate"),
+            key: text("key"),
+        };
+        let proxy = FaultProxy::start_as(&pair, &text("ca"), [self.upstream()]).await?;
+        let url = format!("{}/direct/{}", proxy.url(), cluster.id);
+        let kubeconfig = kubeconfig.context(name, &url, proxy.ca_pem(), &Identity::Token(user.token.clone()));
+        Ok((proxy, kubeconfig))
     }
 
     /// The upstream for a fault proxy in front of it.

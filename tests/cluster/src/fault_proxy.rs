@@ -103,7 +103,17 @@ impl FaultProxy {
     /// Starts it in front of these servers, with one port of 127.0.0.1 for each.
     pub async fn start(upstreams: impl IntoIterator<Item = Upstream>) -> Result<Self> {
         let authority = Authority::new("fault proxy CA")?;
-        let acceptor = acceptor(&authority)?;
+        let pair = authority.server("fault-proxy", &[])?;
+        Self::start_as(&pair, authority.ca_pem(), upstreams).await
+    }
+
+    /// The same with this certificate, which clients trust by this CA.
+    pub(crate) async fn start_as(
+        pair: &KeyPairPem,
+        ca_pem: &str,
+        upstreams: impl IntoIterator<Item = Upstream>,
+    ) -> Result<Self> {
+        let acceptor = acceptor(pair)?;
         let shared = Arc::new(Shared::default());
         let (mut fronts, mut listeners) = (Vec::new(), JoinSet::new());
         for upstream in upstreams {
@@ -117,7 +127,7 @@ impl FaultProxy {
         }
         Ok(Self {
             shared,
-            ca_pem: authority.ca_pem().to_owned(),
+            ca_pem: ca_pem.to_owned(),
             fronts,
             _listeners: listeners,
         })

@@ -254,7 +254,7 @@ impl HostileServer {
     /// Starts it on a port of 127.0.0.1.
     pub async fn start(hostility: Hostility) -> Result<Self> {
         let authority = Authority::new("hostile CA")?;
-        let acceptor = acceptor(&authority)?;
+        let acceptor = acceptor(&authority.server("fault-proxy", &[])?)?;
         let socket = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://{}", socket.local_addr()?);
         let elsewhere = std::net::TcpListener::bind("127.0.0.1:0")?;

@@ -40,7 +40,8 @@ pub use component::Component;
 pub use control_plane::{ControlPlane, Shape};
 pub use environment::{TestEnvironment, TokenStorage};
 pub use fake_rancher::{
-    Call, FakeRancher, FakeRancherOptions, Interval, Registered, Registration, Report, Session, User, Without, built,
+    Backup, Call, FakeRancher, FakeRancherOptions, Interval, Registered, Registration, Report, Session, User, Without,
+    built,
 };
 pub use fake_supervisor::{FakeSupervisor, FakeSupervisorOptions};
 pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, Upstream};

@@ -16,9 +16,14 @@ use test_cluster::{FakeRancher, Registered, Registration, Report, TestEnvironmen
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn fingerprint(token: &str) -> String {
-    let digest = Sha256::digest(token);
+    digest_of(token)[..10].to_owned()
+}
+
+/// The first sixteen digits of SHA-256.
+fn digest_of(text: &str) -> String {
+    let digest = Sha256::digest(text);
     let first: [u8; 8] = digest[..8].try_into().unwrap_or_default();
-    format!("{:010x}", u64::from_be_bytes(first) >> 24)
+    format!("{:016x}", u64::from_be_bytes(first))
 }
 
 async fn until(
@@ -273,4 +278,115 @@ async fn a_hosted_cluster_answers_without_an_agent() -> Result<()> {
         .await
         .context("a proxied call without an agent")?;
     Ok(())
+}
+
+/// A node joins with this token under this id. Returns the status, and the answer.
+async fn join(rancher: &FakeRancher, id: Option<&str>, token: Option<&str>, role: &str) -> Result<(u16, String)> {
+    let mut request = http::Request::get("/v3/connect/agent")
+        .header(format!("x-cattle-role-{role}"), "true")
+        .header("x-cattle-node-name", "later")
+        .header("x-cattle-address", "10.98.0.99");
+    if let Some(id) = id {
+        request = request.header("x-cattle-id", id);
+    }
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let answer = rancher.client("", None)?.send(request.body(Vec::new().into())?).await?;
+    let code = answer.status().as_u16();
+    let body = answer.into_body().collect_bytes().await?;
+    Ok((code, String::from_utf8(body.to_vec())?))
+}
+
+/// What is read with the credential that a node got, and with which status.
+async fn plan_by(rancher: &FakeRancher, answer: &str) -> Result<(u16, Value)> {
+    let answer: Value = serde_json::from_str(answer)?;
+    let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+    let kubeconfig: Value = serde_json::from_str(&text("kubeConfig"))?;
+    let user = test_cluster::User {
+        name: String::new(),
+        token: kubeconfig["users"][0]["user"]["token"]
+            .as_str()
+            .context("no token")?
+            .to_owned(),
+        groups: Vec::new(),
+    };
+    let path = format!(
+        "/api/v1/namespaces/{}/secrets/{}",
+        text("namespace"),
+        text("secretName")
+    );
+    let request = http::Request::get(path).body(Vec::new().into())?;
+    let answer = rancher.client("", Some(&user))?.send(request).await?;
+    let code = answer.status().as_u16();
+    let body = answer.into_body().collect_bytes().await?;
+    Ok((code, serde_json::from_slice(&body)?))
+}
+
+fn plan_in(secret: &Value) -> Result<String> {
+    let plan = secret["data"]["plan"].as_str().context("no plan")?;
+    Ok(String::from_utf8(STANDARD.decode(plan)?)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_joins_with_any_valid_token_and_keeps_its_plan_without_it() -> Result<()> {
+    let fixture = Fixture::begin("joined", 1).await?;
+    let Fixture { rancher, cluster, .. } = &fixture;
+    let values = rancher.token_values(cluster).await?;
+    let unknown = "machine not found by request";
+    let refused = |code: u16, body: &str| (code, body.to_owned());
+    let (first, other) = (values["default-token"].as_str(), values["system"].as_str());
+    let id = format!("id-of-{}", cluster.id);
+    assert_eq!(
+        join(rancher, Some(&id), Some("dead"), "worker").await?,
+        refused(500, unknown)
+    );
+    assert_eq!(join(rancher, Some(&id), None, "worker").await?, refused(500, unknown));
+    assert_eq!(join(rancher, None, Some(first), "worker").await?.0, 401);
+
+    let (code, worker) = join(rancher, Some(&id), Some(first), "worker").await?;
+    ensure!(code == 200, "{code} {worker}");
+    let machine = format!("custom-{}", &digest_of(&id)[..12]);
+    ensure!(worker.contains(&format!("{machine}-machine-plan")), "{worker}");
+    // A known id gets the credential of its machine, with any other token.
+    assert_eq!(
+        join(rancher, Some(&id), Some(other), "worker").await?,
+        (200, worker.clone())
+    );
+    let (code, plan) = plan_by(rancher, &worker).await?;
+    ensure!(code == 200, "{plan}");
+    let plan = plan_in(&plan)?;
+    ensure!(
+        plan.contains("50-rancher.yaml") && !plan.contains("cluster-agent.yaml"),
+        "{plan}"
+    );
+
+    // A control-plane machine gets the agent's manifest too, and applies it.
+    let control_plane = format!("{id}-2");
+    let (code, answer) = join(rancher, Some(&control_plane), Some(other), "control-plane").await?;
+    ensure!(code == 200, "{answer}");
+    let print = fingerprint(first);
+    fixture
+        .until("the new machine has the first token", |report| {
+            report.machines.len() == 2 && is_everywhere(report, &print)
+        })
+        .await?;
+
+    // The token goes, the plan stays; the Machine goes, and with it the plan.
+    fixture.set("default-token").await?;
+    ensure!(plan_by(rancher, &worker).await?.0 == 200);
+    let (client, kind) = (
+        rancher.client("/k8s/clusters/local", Some(&test_cluster::User::admin()))?,
+        GroupVersionKind::gvk("cluster.x-k8s.io", "v1beta1", "Machine"),
+    );
+    let kind = ApiResource::from_gvk_with_plural(&kind, "machines");
+    let machines = Api::<DynamicObject>::namespaced_with(client, "fleet-default", &kind);
+    machines.delete(&machine, &DeleteParams::default()).await?;
+    let rejected = tokio::time::timeout(PATIENCE, async {
+        while plan_by(rancher, &worker).await?.0 != 403 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    });
+    rejected.await.context("the plan can still be read")?
 }

@@ -1,5 +1,8 @@
 //! Tests of the fake Rancher, and of the end of all processes.
 
+#[path = "fake_rancher/lost_agents.rs"]
+mod lost_agents;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -20,9 +23,17 @@ use kube::api::{
     WatchParams,
 };
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use test_cluster::{
     AnotherWriter, Authority, FakeRancher, Registered, Registration, TestEnvironment, TokenStorage, User,
 };
+
+/// As Rancher's annotation and the log show a token.
+fn fingerprint(token: &str) -> String {
+    let digest = Sha256::digest(token);
+    let first: [u8; 8] = digest[..8].try_into().unwrap_or_default();
+    format!("{:010x}", u64::from_be_bytes(first) >> 24)
+}
 
 /// How long a test waits for a condition.
 const PATIENCE: Duration = Duration::from_mins(1);

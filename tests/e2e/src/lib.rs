@@ -18,6 +18,7 @@ mod cost;
 mod every_command;
 mod kill_point;
 mod mask;
+mod permissions;
 mod printed;
 mod roles;
 mod wait;
@@ -43,6 +44,7 @@ pub use cost::Cost;
 pub use every_command::{PLUGINS, every_command, plugin_binary};
 pub use kill_point::KillPoint;
 pub use mask::mask_output;
+pub use permissions::{everything, reading};
 pub use printed::printed_commands;
 pub use roles::{Roles, Unseen, make_member_of_local, run_until, succeeds};
 pub use wait::{PATIENCE, until};
@@ -87,12 +89,17 @@ impl RancherFixture {
 
     /// In a separate Rancher, which the test may upgrade or slow down. `name` must be unique.
     pub async fn begin_apart(storage: TokenStorage, name: &str) -> Result<Self> {
+        Self::begin_apart_with(storage, name, &Registration::imported(name).quick()).await
+    }
+
+    /// The same with any registration.
+    pub async fn begin_apart_with(storage: TokenStorage, name: &str, registration: &Registration) -> Result<Self> {
         let environment = TestEnvironment::shared().await?;
         let timing = serde_json::json!({});
         let (management, rancher) = environment.separate_rancher(name, storage, timing).await?;
         // They serve until the process ends, as the shared ones do.
         let (management, rancher) = (Box::leak(Box::new(management)), Box::leak(Box::new(rancher)));
-        Self::in_rancher(rancher, management, &Registration::imported(name).quick()).await
+        Self::in_rancher(rancher, management, registration).await
     }
 
     async fn in_rancher(

@@ -10,6 +10,7 @@
 //!                                  without: intervals {from, to, ms} without a tunnel, a steve tunnel, a validToken (an agent with
 //!                                  a valid token), restartSafety (a valid token in the Secret that the Deployment names)
 //! DELETE clusters/<id>
+//! GET    clusters/<id>/serving-certificate for this machine, signed by the cluster's own CA: certificate, key, ca
 //! POST   clusters/<id>/redeploy    {} = force.deploy; {"renderedNow", "landsAfter"} = one that races; "wait": answer once landed
 //! POST   clusters/<id>/drop-tunnels {"gap"?, "oldestLast"?} both tunnels of every pod; back one by one, so the last one writes last
 //! POST   clusters/<id>/offline     {"for"?}, and online
@@ -47,7 +48,7 @@ use crate::api::{ApiError, ApiResult, MERGE, paths, read};
 use crate::config::{TokenStorage, User, optional_duration};
 use crate::server::{Body, json_answer};
 use crate::world::World;
-use crate::{agent, api_token, clusters, deploy, planner, upgrade};
+use crate::{agent, api_token, clusters, deploy, identity, planner, upgrade};
 
 /// An HTTP status and a message.
 struct Failure(u16, String);
@@ -124,6 +125,7 @@ async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], b
     }
     match (method, rest) {
         (&Method::GET, []) => clusters::report(world, id).ok_or_else(|| Failure(404, format!("no cluster {id}"))),
+        (&Method::GET, ["serving-certificate"]) => Ok(identity::serving_certificate(id)?),
         (&Method::DELETE, []) => Ok(clusters::remove(world, id).await.map(|()| json!({}))?),
         (&Method::POST, ["redeploy"]) => redeploy(world, id, parse(body)?).await,
         (&Method::POST, ["drop-tunnels"]) => {

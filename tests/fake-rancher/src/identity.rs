@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -17,6 +17,9 @@ use crate::api::{Api, paths, read};
 use crate::rewrite::{Rewriter, in_uri};
 use crate::token::hex;
 use crate::world::{AGENT_NAMESPACE, agent_namespace};
+
+/// Harvester's setting with the import URL, which is not in a namespace.
+const HARVESTER_URL: &str = "cluster-registration-url";
 
 /// The uid of a cluster's namespace kube-system. It is derived from the cluster's id, so nothing is stored.
 fn kube_system_uid(id: &str) -> String {
@@ -35,6 +38,11 @@ fn kube_system_uid(id: &str) -> String {
 /// The certificate of a CA, PEM. It is derived from the name: an Ed25519 key from a seed gives the same signature each
 /// time.
 fn ca(name: &str) -> Result<String> {
+    let (params, key) = authority(name)?;
+    Ok(params.self_signed(&key)?.pem())
+}
+
+fn authority(name: &str) -> Result<(CertificateParams, KeyPair)> {
     // PKCS #8 version 1 of an Ed25519 key, up to the 32 bytes of the seed (RFC 8410, section 7).
     let mut key = vec![
         0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
@@ -44,7 +52,19 @@ fn ca(name: &str) -> Result<String> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, format!("{name} CA"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    Ok(params.self_signed(&key)?.pem())
+    Ok((params, key))
+}
+
+/// A serving certificate for this machine that the CA of the cluster has signed: `certificate`, its `key`, and the `ca`, PEM.
+pub(crate) fn serving_certificate(id: &str) -> Result<Value> {
+    let (params, key) = authority(id)?;
+    let issuer = Issuer::new(params, key);
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &issuer)?.pem();
+    Ok(serde_json::json!({"ca": ca(id)?, "certificate": certificate, "key": key.serialize_pem()}))
 }
 
 /// `status.caCert` of a Cluster: the CA that its agent reported, base64 of the PEM (seen on Rancher 2.15.0 and 2.12.0).
@@ -99,6 +119,7 @@ impl Shared {
             id: id.to_owned(),
             exchanged: [
                 (AGENT_NAMESPACE.to_owned(), agent_namespace(id)),
+                (HARVESTER_URL.to_owned(), format!("{HARVESTER_URL}-{id}")),
                 (kube_system_uid(id), self.kube_system_uid.clone()),
                 (in_json(&ca(id)?), in_json(&self.ca)),
             ],
@@ -113,14 +134,16 @@ pub(crate) struct View {
     /// The cluster.
     pub(crate) id: String,
     /// Each value as the client sees it, and the real one.
-    exchanged: [(String, String); 3],
+    exchanged: [(String, String); 4],
 }
 
 impl View {
     /// The path and query of a request, as the API server knows it.
     pub(crate) fn uri_inward(&self, uri: &str) -> String {
-        let [(seen, real), ..] = &self.exchanged;
-        in_uri(seen, real, uri)
+        let [agents, harvester, ..] = &self.exchanged;
+        [agents, harvester]
+            .into_iter()
+            .fold(uri.to_owned(), |uri, (seen, real)| in_uri(seen, real, &uri))
     }
 
     /// The body of a request, as the API server knows it.

@@ -17,6 +17,7 @@ mod deploy;
 mod filter;
 mod identity;
 mod index;
+mod joining;
 mod log;
 mod manifest;
 mod norman;

@@ -27,7 +27,7 @@ use crate::world::{AGENT_NAMESPACE, World, agent_namespace};
 
 /// The namespace of everything but the management Cluster.
 pub(crate) const NAMESPACE: &str = "fleet-default";
-const PLAN_TYPE: &str = "rke.cattle.io/machine-plan";
+pub(crate) const PLAN_TYPE: &str = "rke.cattle.io/machine-plan";
 const MANIFEST: &str = "/var/lib/rancher/rke2/server/manifests/rancher/cluster-agent.yaml";
 const CLUSTER_NAME: &str = "rke.cattle.io/cluster-name";
 /// What RKE2 applied carries the name of the file.
@@ -182,16 +182,16 @@ fn provisioning(name: &str) -> String {
 }
 
 /// The version of Cluster API that both releases serve.
-fn machine_path(name: &str) -> String {
+pub(crate) fn machine_path(name: &str) -> String {
     let path = format!("/apis/cluster.x-k8s.io/v1beta1/namespaces/{NAMESPACE}/machines/{name}");
     path.trim_end_matches('/').to_owned()
 }
 
-fn plan_name(machine: &str) -> String {
+pub(crate) fn plan_name(machine: &str) -> String {
     format!("{machine}-machine-plan")
 }
 
-fn labels(cluster: &str, machine: &str, node: &str) -> Value {
+pub(crate) fn labels(cluster: &str, machine: &str, node: &str) -> Value {
     json!({
         "cluster.x-k8s.io/cluster-name": cluster, "cluster.x-k8s.io/control-plane": "true", CLUSTER_NAME: cluster,
         "rke.cattle.io/control-plane-role": "true", "rke.cattle.io/etcd-role": "true", "rke.cattle.io/worker-role": "true",
@@ -257,6 +257,33 @@ fn first_value(world: &World, id: &str) -> Option<Result<String, String>> {
     let secret = world.secrets.get(id, &secret_name(name));
     let value = secret.and_then(|secret| read::secret(&secret, "token"));
     Some(value.ok_or_else(|| format!("failed to get token secret {id}/{}", secret_name(name))))
+}
+
+/// The name of the provisioning Cluster. `None`: it is no provisioned cluster.
+pub(crate) fn name_of(world: &World, id: &str) -> Option<String> {
+    world.planners.get(id).map(|provisioned| provisioned.name.clone())
+}
+
+/// A control-plane machine that joins. Its system-agent runs.
+pub(crate) fn add_node(world: &World, id: &str, machine: &str) {
+    if let Some(provisioned) = world.planners.get(id) {
+        let node = Node {
+            running: true,
+            file: Vec::new(),
+        };
+        provisioned.nodes().insert(machine.to_owned(), node);
+    }
+}
+
+/// The plan of a machine. Each has the cluster's join token, and those of the control plane the agent's manifest.
+pub(crate) fn plan_for(world: &World, id: &str, is_control_plane: bool) -> Option<String> {
+    let plan = plan(world, id)?;
+    if is_control_plane {
+        return Some(plan);
+    }
+    let mut plan: Value = serde_json::from_str(&plan).ok()?;
+    plan["files"].as_array_mut()?.retain(|file| file["path"] != MANIFEST);
+    Some(plan.to_string())
 }
 
 /// The plan of a control-plane machine, as far as it matters here.
@@ -326,14 +353,14 @@ async fn reconcile(world: &World, id: &str, provisioned: &Provisioned) -> ApiRes
     for machine in machines {
         let deleted = world.machines.get(NAMESPACE, &machine).is_none();
         let path = paths::secret(NAMESPACE, &plan_name(&machine));
-        let Some(secret) = world.management.get(&path).await? else {
-            continue;
-        };
         if deleted {
             world.management.delete(&path).await?;
             provisioned.nodes().remove(&machine);
             continue;
         }
+        let Some(secret) = world.management.get(&path).await? else {
+            continue;
+        };
         if read::secret(&secret, "plan").as_deref() != Some(plan.as_str()) {
             let patch = json!({
                 "metadata": {

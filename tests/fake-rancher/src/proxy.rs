@@ -16,6 +16,7 @@ use crate::clusters::is_hosted;
 use crate::config::{TokenStorage, User};
 use crate::filter::Filter;
 use crate::identity::{Outward, View};
+use crate::joining::is_machine;
 use crate::server::{Body, json_answer, text};
 use crate::sessions::{Session, Tunnel};
 use crate::world::{World, agent_namespace};
@@ -216,7 +217,7 @@ async fn local(world: &Arc<World>, uri: String, scope: Option<&str>, request: Re
     }
     let open = ["/version", "/healthz", "/readyz", "/livez", "/api", "/apis", "/openapi"];
     let path = uri.split('?').next().unwrap_or_default().trim_end_matches('/');
-    if !open.contains(&path) && !may_get(world, &user, "local").await {
+    if !open.contains(&path) && !is_machine(&user) && !may_get(world, &user, "local").await {
         let mut response = text(403, "");
         response.headers_mut().remove(header::CONTENT_TYPE);
         return response;

@@ -173,7 +173,7 @@ async fn ensure_default(world: &World, id: &str) -> ApiResult<()> {
 }
 
 /// Brings a token object to the state of its token storage. Returns when to check again.
-async fn reconcile(world: &World, id: &str, name: &str) -> ApiResult<Option<Timestamp>> {
+async fn reconcile(world: &Arc<World>, id: &str, name: &str) -> ApiResult<Option<Timestamp>> {
     let Some(crt) = world.management.get(&paths::crt(id, name)).await? else {
         return Ok(None);
     };
@@ -224,7 +224,7 @@ async fn write_missing(world: &World, crt: Value, commands: Value) -> ApiResult<
 
 /// Moves a token object from `status` to `secret` storage (`pkg/rancher/migrations.go`,
 /// `migrateCRTTokensToSecretsFunc`, 2.15.0).
-pub(crate) async fn migrate(world: &World, id: &str, name: &str) -> ApiResult<()> {
+pub(crate) async fn migrate(world: &Arc<World>, id: &str, name: &str) -> ApiResult<()> {
     for _ in 0..10 {
         let Some(crt) = world.management.get(&paths::crt(id, name)).await? else {
             return Ok(());
@@ -279,7 +279,7 @@ pub(crate) fn secret_name(crt_name: &str) -> String {
     format!("crt-token-{crt_name}")
 }
 
-async fn keep_secret(world: &World, crt: Value) -> ApiResult<Option<Timestamp>> {
+async fn keep_secret(world: &Arc<World>, crt: Value) -> ApiResult<Option<Timestamp>> {
     let (namespace, name) = (
         read::text(&crt, "/metadata/namespace").to_owned(),
         read::name(&crt).to_owned(),
@@ -308,9 +308,9 @@ async fn keep_secret(world: &World, crt: Value) -> ApiResult<Option<Timestamp>> 
     apply_times(world, crt, secret).await
 }
 
-/// The work of the finalizer. The Secret is deleted with its owner; the delete here replaces the garbage collector
-/// where the management cluster runs without one (seen on Rancher 2.15.0: collected within 0.3 s).
-async fn remove(world: &World, crt: &Value) -> ApiResult<()> {
+/// The work of the finalizer. The Secret is deleted with its owner, whatever was written into it meanwhile; the delete here replaces
+/// the garbage collector where the management cluster runs without one (seen on Rancher 2.15.0: collected within 0.3 s).
+async fn remove(world: &Arc<World>, crt: &Value) -> ApiResult<()> {
     let (namespace, name) = (read::text(crt, "/metadata/namespace"), read::name(crt));
     let kept: Vec<&Value> = crt["metadata"]["finalizers"]
         .as_array()
@@ -320,17 +320,27 @@ async fn remove(world: &World, crt: &Value) -> ApiResult<()> {
         .collect();
     let patch = json!({"metadata": {"resourceVersion": crt["metadata"]["resourceVersion"], "finalizers": kept}});
     world.management.merge(&paths::crt(namespace, name), &patch).await?;
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    let path = paths::secret(namespace, &secret_name(name));
+    let (path, uid) = (
+        paths::secret(namespace, &secret_name(name)),
+        crt["metadata"]["uid"].clone(),
+    );
+    let world = world.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        if let Err(error) = collect(&world, &path, &uid).await {
+            tracing::warn!(%error, path, "cannot collect the Secret of a registration token");
+        }
+    });
+    Ok(())
+}
+
+async fn collect(world: &World, path: &str, owner: &Value) -> ApiResult<()> {
     let owned = |secret: &Value| {
-        let owners = secret["metadata"]["ownerReferences"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        owners.iter().any(|owner| owner["uid"] == crt["metadata"]["uid"])
+        let owners = secret["metadata"]["ownerReferences"].as_array();
+        owners.is_some_and(|owners| owners.iter().any(|reference| reference["uid"] == *owner))
     };
-    if world.management.get(&path).await?.is_some_and(|secret| owned(&secret)) {
-        world.management.delete(&path).await?;
+    if world.management.get(path).await?.is_some_and(|secret| owned(&secret)) {
+        world.management.delete(path).await?;
     }
     Ok(())
 }

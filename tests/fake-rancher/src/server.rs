@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::Config;
 use crate::token::fingerprint;
 use crate::world::World;
-use crate::{api_token, control, norman, probes, proxy};
+use crate::{api_token, control, joining, norman, probes, proxy};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -196,6 +196,9 @@ async fn route(world: &Arc<World>, request: Request<Incoming>) -> Result<Respons
     }
     if path == "/v3/connect" || path == "/v3/connect/register" {
         return Ok(probes::connect(world, &request));
+    }
+    if path == "/v3/connect/agent" {
+        return Ok(joining::connect(world, &request).await);
     }
     if path == "/cacerts" || path == "/v3/settings/cacerts" {
         return probes::cacerts(world, &request);

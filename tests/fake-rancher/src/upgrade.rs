@@ -35,7 +35,7 @@ pub(crate) async fn upgrade(world: &Arc<World>) -> Result<()> {
     Ok(())
 }
 
-async fn migrate(world: &World) -> Result<()> {
+async fn migrate(world: &Arc<World>) -> Result<()> {
     crds::install(&world.management, TokenStorage::Secret)
         .await
         .context("change the kinds")?;

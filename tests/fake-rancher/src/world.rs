@@ -167,6 +167,7 @@ impl World {
         crate::registration::wire(&self);
         crate::deploy::wire(&self);
         crate::planner::wire(&self);
+        crate::joining::wire(&self);
         crate::agent::wire(&self);
         let this = self.clone();
         let mut crts = self.crts.subscribe();

@@ -375,6 +375,7 @@ impl<C: Controller> Job<'_, C> {
             result.plan.insert(0, survey_line::<C>(&survey.seen, plan));
         }
         let mut also_invalidated = RotationOf::<C>::also_invalidated(plan);
+        also_invalidated.extend(self.controller.also_invalidated(plan));
         let text = text(&self.title(plan.direction), &result.plan, &also_invalidated);
         result.remarks.append(&mut also_invalidated);
         match self.among {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use engine::credential::Acceptance;
 use engine::direction::{self, Direction};
@@ -62,7 +63,7 @@ pub(super) const REACTIVATION: SignedDuration = SignedDuration::from_mins(10);
 const TIME_TO_WRITE: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often in a row Rancher is asked about a token: each replica has its own index.
-const PROBES: u32 = 2;
+pub(super) const PROBES: u32 = 2;
 
 /// All objects of one look, with the values and versions that steps need.
 #[derive(Debug)]
@@ -72,7 +73,8 @@ pub(super) struct Snapshot {
     pub(super) tokens: Tokens,
     /// None: Rancher has not provisioned the cluster.
     pub(super) provisioned: Option<ProvisionedObjects>,
-    pub(super) deployment: Deployment,
+    /// The agent's Deployment. Where it was not read, nothing else of the downstream cluster was either.
+    pub(super) deployment: Result<Deployment, Unread>,
     pub(super) pods: Vec<Pod>,
     pub(super) credentials: Vec<Credentials>,
     /// The agent's Secrets that this run has created.
@@ -85,6 +87,10 @@ pub(super) struct Snapshot {
     pub(super) pushes: Option<Address>,
     pub(super) move_forced: bool,
     pub(super) weak_proof_forced: bool,
+    /// The stages are those of a rescue.
+    pub(super) is_rescue: bool,
+    /// A rescue: the value that it may make valid again.
+    pub(super) reactivates: Option<Fingerprint>,
     /// The last other writer of the Deployment.
     pub(super) writer: String,
     /// When the Cluster was observed to change last, by the clock of [`Self::now`].
@@ -95,7 +101,35 @@ pub(super) struct Snapshot {
     pub(super) downstream_now: Timestamp,
 }
 
+/// Why nothing of the downstream cluster was read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// No permission to read the agent's Deployment, Secrets or pods there, and which one.
+    Forbidden(Error),
+    /// A rescue: Rancher has no tunnel to it.
+    Unreachable,
+}
+
+impl Unread {
+    fn access(&self) -> DownstreamAccess {
+        match self {
+            Self::Forbidden(_) => DownstreamAccess::None,
+            Self::Unreachable => DownstreamAccess::Unreachable,
+        }
+    }
+}
+
 impl Snapshot {
+    /// The agent's Deployment, if it was read.
+    pub(super) fn deployment(&self) -> Option<&Deployment> {
+        self.deployment.as_ref().ok()
+    }
+
+    /// The Secret that the agent's Deployment names.
+    pub(super) fn named_secret(&self) -> Option<&str> {
+        self.deployment()?.volume_secret.as_deref()
+    }
+
     /// The token that Rancher deploys.
     pub(super) fn system(&self) -> Option<&RegistrationToken> {
         self.tokens.named(SYSTEM).filter(|token| !token.deleting)
@@ -149,7 +183,7 @@ impl Snapshot {
 
     /// The Secret that the agent's Deployment names, if it is there.
     pub(super) fn named_credentials(&self) -> Option<&Credentials> {
-        let name = self.deployment.volume_secret.as_deref()?;
+        let name = self.named_secret()?;
         self.credentials
             .iter()
             .find(|credentials| credentials.object.name == name)
@@ -158,15 +192,19 @@ impl Snapshot {
     /// The observed state, without probe results, which [`Self::add_probe_results`] adds.
     pub(super) fn observed(&self, names: &Names, run: Option<&Run<Crt>>) -> Observed {
         let rollout = run.map_or_else(|| self.own_rollout(), |run| run.record.rollout);
-        let deployed = self.deployment.volume_secret.as_deref();
-        let url = self.url_of(deployed, self.deployment.server_url.as_deref());
-        let marked = self.deployment.annotations.get(direction::ANNOTATION).zip(run);
+        let deployment = self.deployment();
+        let deployed = self.named_secret();
+        let url = self.url_of(deployed, deployment.and_then(|found| found.server_url.as_deref()));
+        let marked = deployment.and_then(|found| found.annotations.get(direction::ANNOTATION));
         Observed {
             kind: self.kind(),
             storage: self.storage,
             blockers: Vec::new(),
             downstream: self.downstream,
-            access: DownstreamAccess::Full,
+            access: self
+                .deployment
+                .as_ref()
+                .map_or_else(Unread::access, |_| DownstreamAccess::Full),
             foreign: BTreeSet::new(),
             mark: self.mark(),
             system: self.system().and_then(|token| self.system_token(token)),
@@ -184,19 +222,22 @@ impl Snapshot {
             occupied: self.occupied(names),
             leftovers: self.leftovers(names),
             reactivated: self.reactivated(),
-            reactivates: None,
+            reactivates: self.reactivates,
             ending: self.ending(),
             redeploys: self.cluster.force_deploy,
             only_agent: false,
             named_secret: deployed.unwrap_or_default().to_owned(),
             rollout,
             deployed: deployed.and_then(|name| names.value(self, name)),
-            held: self.deployment.rollout.min_ready_seconds != rollout.min_ready_seconds,
-            deployment_direction: marked.and_then(|(mark, run)| Direction::in_mark(mark, &run.id.to_string())),
-            restarted_at: self.deployment.restarted_at.clone(),
-            address: Address::of(url, self.deployment.ca_checksum.as_deref()),
+            held: deployment.is_some_and(|found| found.rollout.min_ready_seconds != rollout.min_ready_seconds),
+            deployment_direction: marked
+                .zip(run)
+                .and_then(|(mark, run)| Direction::in_mark(mark, &run.id.to_string())),
+            restarted_at: deployment.and_then(|found| found.restarted_at.clone()),
+            address: Address::of(url, deployment.and_then(|found| found.ca_checksum.as_deref())),
             server_address: self.server_address(),
-            pushes: self.pushes,
+            // There is nothing to compare it with.
+            pushes: self.pushes.filter(|_| deployment.is_some()),
             move_forced: self.move_forced,
             weak_proof_forced: self.weak_proof_forced,
             writer: self.writer.clone(),
@@ -245,7 +286,8 @@ impl Snapshot {
     /// The formula for the names of the downstream Secrets.
     pub(super) fn formula(&self) -> Formula {
         let recognized = self.named_credentials().and_then(Credentials::formula);
-        recognized.unwrap_or_else(|| Formula::of_manifest(!self.deployment.variables.is_empty()))
+        recognized
+            .unwrap_or_else(|| Formula::of_manifest(self.deployment().is_none_or(|found| !found.variables.is_empty())))
     }
 
     /// Where the agent is to connect to: by its Secret, else where one connected last, else by Rancher's setting. The URL of a
@@ -265,14 +307,24 @@ impl Snapshot {
     pub(super) fn names(&self, run: Option<&Run<Crt>>, url: &str) -> Names {
         let values = self.values();
         let record = run.map(|run| &run.record);
-        let old = match (record, self.named_credentials()) {
+        // A run that began without permissions there has recorded none.
+        let recorded = record.filter(|record| !record.old_secret.is_empty() && !self.is_rescue);
+        let old = match (recorded, self.named_credentials()) {
             (Some(record), _) => Some((record.old, record.old_secret.as_str())),
-            (None, Some(named)) => named
+            (None, Some(named)) if record.is_none() || self.is_rescue => named
                 .token
                 .as_ref()
                 .map(|token| (token.fingerprint(), named.object.name.as_str())),
-            (None, None) => None,
+            (None, _) => None,
         };
+        if self.is_rescue {
+            // Which of the tokens it gives the agent, it decides anew in each look.
+            let current = self.tokens.tokens.iter().filter_map(RegistrationToken::current);
+            let names = Names::new(current, self.formula(), url, &self.cluster.id, old);
+            return names
+                .or_by_content(&self.credentials)
+                .by_name_only_if(|token| values.contains_key(&token));
+        }
         // Before a run only the named Secret matters; during one, those of its two tokens.
         let of_run = record
             .into_iter()
@@ -284,9 +336,9 @@ impl Snapshot {
 
     /// Whether a call through the tunnel proves the token of the named Secret: only if no pod uses another Secret.
     pub(super) fn tunnel_is_of_named_secret(&self) -> bool {
-        let named = self.deployment.volume_secret.as_ref();
+        let named = self.named_secret();
         let mut pods = self.pods.iter().filter(|pod| !pod.finished);
-        pods.all(|pod| pod.secret.as_ref() == named)
+        pods.all(|pod| pod.secret.as_deref() == named)
     }
 
     /// The URL of a Secret, which the agent's tunnel uses (seen on Rancher 2.15.0).
@@ -332,9 +384,11 @@ impl Snapshot {
 
     /// Where the Deployment's template sends the agent.
     pub(super) fn server_address(&self) -> ServerAddress {
+        let deployment = self.deployment();
+        let text = |text: fn(&Deployment) -> &Option<String>| deployment.and_then(|found| text(found).clone());
         ServerAddress {
-            server: self.deployment.server_url.clone().unwrap_or_default(),
-            ca_checksum: self.deployment.ca_checksum.clone().unwrap_or_default(),
+            server: text(|found| &found.server_url).unwrap_or_default(),
+            ca_checksum: text(|found| &found.ca_checksum).unwrap_or_default(),
         }
     }
 
@@ -454,26 +508,22 @@ impl Snapshot {
     }
 
     fn occupied(&self, names: &Names) -> BTreeMap<Fingerprint, String> {
-        let existing = self.credentials.iter().filter(|credentials| !credentials.deleting);
-        let occupied = existing.filter_map(|credentials| {
-            let name = credentials.object.name.as_str();
-            let content = credentials.token.as_ref().map(Secret::fingerprint);
-            let token = names.should_have(name).filter(|token| content != Some(*token))?;
-            Some((token, name.to_owned()))
-        });
-        occupied.collect()
+        let is_another = |(token, name): &(&Fingerprint, &String)| {
+            let mut existing = self.credentials.iter().filter(|credentials| !credentials.deleting);
+            let found = existing.find(|credentials| credentials.object.name == **name);
+            found.is_some_and(|found| found.token.as_ref().map(Secret::fingerprint) != Some(**token))
+        };
+        let occupied = names.by_value.iter().filter(is_another);
+        occupied.map(|(token, name)| (*token, name.clone())).collect()
     }
 
     fn leftovers(&self, names: &Names) -> BTreeSet<String> {
         let pods = self.pods.iter().filter(|pod| !pod.finished);
         let mounted = pods.filter_map(|pod| pod.secret.as_deref());
-        let variables = self
-            .deployment
-            .variables
-            .iter()
-            .map(|variable| variable.secret.as_str());
+        let variables = self.deployment().into_iter().flat_map(|found| &found.variables);
+        let variables = variables.map(|variable| variable.secret.as_str());
         let mut used = names.all();
-        used.extend(mounted.chain(variables).chain(self.deployment.volume_secret.as_deref()));
+        used.extend(mounted.chain(variables).chain(self.named_secret()));
         let created = self.created.iter().map(|secret| secret.name.as_str());
         created.filter(|name| !used.contains(name)).map(str::to_owned).collect()
     }
@@ -493,7 +543,7 @@ impl Snapshot {
 
     /// The Deployment's own settings, or the defaults if an earlier run has left the rollout held.
     fn own_rollout(&self) -> RolloutSettings {
-        let rollout = self.deployment.rollout;
+        let rollout = self.deployment().map(|found| found.rollout).unwrap_or_default();
         if rollout.min_ready_seconds >= SURELY_HELD {
             RolloutSettings::default()
         } else {
@@ -519,6 +569,16 @@ fn acceptance(result: &ProbeResult) -> Acceptance {
     }
 }
 
+/// The token of the agent. Where the agent cannot be looked at, the one that Rancher has deployed last.
+pub(super) fn of_agent(seen: &Observed) -> Option<Fingerprint> {
+    let deployed = || seen.applied.or(seen.system.as_ref().map(|system| system.token));
+    if seen.is_downstream_readable() {
+        seen.deployed
+    } else {
+        deployed()
+    }
+}
+
 /// Which values to probe, and how often in a row.
 pub(super) fn values_to_probe(
     seen: &Observed,
@@ -526,7 +586,7 @@ pub(super) fn values_to_probe(
     owners: &BTreeMap<Fingerprint, ClusterId>,
 ) -> (BTreeSet<Fingerprint>, u32) {
     let Some(run) = run else {
-        return (seen.deployed.into_iter().collect(), 1);
+        return (of_agent(seen).into_iter().collect(), 1);
     };
     let mut values: BTreeSet<_> = target(run).into_iter().collect();
     let retired = run.phase >= Phase::Retire;
@@ -600,10 +660,15 @@ impl Names {
         self.by_value.values().map(String::as_str).collect()
     }
 
-    /// The value that the Secret with this name should have.
-    fn should_have(&self, name: &str) -> Option<Fingerprint> {
-        let mut named = self.by_value.iter();
-        named.find(|(_, candidate)| *candidate == name).map(|(token, _)| *token)
+    /// Those of Secrets that exist, for values that have none by the formula.
+    fn or_by_content(mut self, existing: &[Credentials]) -> Self {
+        for credentials in existing {
+            if let Some(token) = &credentials.token {
+                let name = || credentials.object.name.clone();
+                self.by_value.entry(token.fingerprint()).or_insert_with(name);
+            }
+        }
+        self
     }
 
     /// The value of the Secret with this name: by its content, or by its name if it does not exist.

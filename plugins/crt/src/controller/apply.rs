@@ -153,14 +153,16 @@ impl CrtController<'_> {
         let placed = |token: Fingerprint, rollout: RolloutSettings, restarted_at: Change<String>| {
             let secret = state.names.of(token).ok_or(Failure::Conflict)?.to_owned();
             Ok::<_, Failure>(Request::Place(
-                Box::new(snapshot.deployment.clone()),
+                deployment(snapshot)?,
                 Placement {
                     secret,
                     rollout: Some(rollout),
                     restarted_at,
                     // Only if it differs: a patch of variables also orders them, which changes the template.
+                    // A run that began without permissions there has recorded none.
                     address: Some(&run.record.server_address)
                         .filter(|original| run.direction.is_rollback() && **original != snapshot.server_address())
+                        .filter(|_| !run.record.old_secret.is_empty())
                         .cloned(),
                 },
             ))
@@ -256,13 +258,14 @@ impl CrtController<'_> {
                     .ok_or(Failure::Conflict)?;
                 Request::DeleteCredentials(found.clone())
             }
-            Step::Hold => Request::Release(
-                Box::new(snapshot.deployment.clone()),
-                held(snapshot.deployment.replicas),
-            ),
+            Step::Hold => {
+                let deployment = deployment(snapshot)?;
+                let held = held(deployment.replicas);
+                Request::Release(deployment, held)
+            }
             Step::PointHeld { token } => {
                 let mark = run.record.restarted_at.clone().ok_or(Failure::Conflict)?;
-                placed(*token, held(snapshot.deployment.replicas), Change::Set(mark))?
+                placed(*token, held(deployment(snapshot)?.replicas), Change::Set(mark))?
             }
             Step::PointBack { token } => {
                 let name = state.names.of(*token);
@@ -273,8 +276,8 @@ impl CrtController<'_> {
                 let mark = remaining.next().ok_or(Failure::Conflict)?.restarted_at.clone();
                 placed(*token, rollout, mark.map_or(Change::Remove, Change::Set))?
             }
-            Step::Fence => Request::Fence(Box::new(snapshot.deployment.clone())),
-            Step::Release => Request::Release(Box::new(snapshot.deployment.clone()), rollout),
+            Step::Fence => Request::Fence(deployment(snapshot)?),
+            Step::Release => Request::Release(deployment(snapshot)?, rollout),
             Step::TriggerApply { .. } => {
                 let token = state.system()?.current().ok_or(Failure::Conflict)?.fingerprint();
                 triggered(token, false)
@@ -528,6 +531,12 @@ impl State {
         };
         Ok(Request::ChangeSecret(secret.object.clone(), change))
     }
+}
+
+/// The agent's Deployment. Without it no step changes the agent.
+fn deployment(snapshot: &Snapshot) -> Result<Box<agent::Deployment>, Failure> {
+    let deployment = snapshot.deployment().ok_or(Failure::Conflict)?;
+    Ok(Box::new(deployment.clone()))
 }
 
 /// Rancher rotates a token with an expiry by itself, and still does not rotate one without.

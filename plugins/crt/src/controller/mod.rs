@@ -36,6 +36,7 @@ pub(crate) use self::preflight::unsupported;
 pub(crate) use self::rescue::RescueController;
 use crate::connections::{Connections, Downstream, Route};
 use crate::report;
+use crate::report::rotation::HarvesterToken;
 use crate::rotation::Crt;
 use crate::rotation::observed::{DownstreamIdentity, Observed};
 use crate::rotation::step::Step;
@@ -76,6 +77,8 @@ pub(crate) struct CrtController<'a> {
     is_rescue: bool,
     /// The time to live of a token, by Rancher's setting, which is read once.
     ttl: OnceCell<SignedDuration>,
+    /// The token in Harvester's setting.
+    harvester: OnceCell<HarvesterToken>,
     state: Mutex<State>,
 }
 
@@ -127,6 +130,7 @@ impl<'a> CrtController<'a> {
             options,
             is_rescue: false,
             ttl: OnceCell::new(),
+            harvester: OnceCell::new(),
             state: Mutex::new(State {
                 values,
                 ..State::default()
@@ -136,6 +140,21 @@ impl<'a> CrtController<'a> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What Harvester's setting has, on a cluster of Harvester.
+    fn harvester(&self, plan: &PlanOf<Self>) -> Option<String> {
+        report::rotation::harvester(*self.harvester.get()?, &plan.record)
+    }
+
+    /// The value that this command may make valid again.
+    fn reactivates(&self) -> Option<Fingerprint> {
+        let old = self
+            .options
+            .rescue
+            .as_ref()
+            .filter(|old| old.permitted && self.is_rescue)?;
+        old.value.as_ref().map(Secret::fingerprint)
     }
 
     fn forces(&self, check: Check) -> bool {
@@ -151,10 +170,9 @@ impl Controller for CrtController<'_> {
     }
 
     fn needs(&self) -> Vec<Needed<'_>> {
-        let storage = self.state().snapshot.as_ref().map(|snapshot| snapshot.storage);
-        storage.map_or_else(Vec::new, |storage| {
-            preflight::needs(self.connections, self.downstream, storage)
-        })
+        let state = self.state();
+        let needs = |snapshot| preflight::needs(self.connections, self.downstream, snapshot);
+        state.snapshot.as_ref().map_or_else(Vec::new, needs)
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {
@@ -197,6 +215,13 @@ impl Controller for CrtController<'_> {
 
     /// The route through Rancher depends on the agent's own tunnel, which may be down.
     fn explain(&self, error: Error) -> Error {
+        if error.kind == Kind::Pending
+            && let Some(until) = self.kept_valid_until()
+        {
+            return error.hint(format!(
+                "the values from before the rotation stay valid until {until} at least; each run of the command extends that"
+            ));
+        }
         if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {
             return error;
         }
@@ -212,11 +237,24 @@ impl Controller for CrtController<'_> {
         dry_run::check(self.connections, step).await
     }
 
+    fn also_invalidated(&self, plan: &PlanOf<Self>) -> Vec<String> {
+        let is_forward = !plan.direction.is_rollback();
+        self.harvester(plan).filter(|_| is_forward).into_iter().collect()
+    }
+
     fn unproven(&self) -> Vec<String> {
         let unproven = |token: &Fingerprint| {
             format!("Not verified: that Rancher rejects {token}. No object has its value any more.")
         };
-        self.state().unproven.iter().map(unproven).collect()
+        let state = self.state();
+        let is_unread = state
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.deployment.is_err());
+        let agent = is_unread.then(|| {
+            "Not verified: which token the agent's Deployment and pods have. They could not be read on the downstream cluster.".to_owned()
+        });
+        state.unproven.iter().map(unproven).chain(agent).collect()
     }
 
     async fn summary(&self, _before: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
@@ -230,6 +268,7 @@ impl Controller for CrtController<'_> {
                 plan,
                 tokens.as_ref(),
                 &self.connections.commands,
+                plan.and_then(|plan| self.harvester(plan)),
                 self.after_a_leak(),
             ),
         }

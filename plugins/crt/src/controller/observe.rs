@@ -14,13 +14,14 @@ use k8s_openapi::jiff::Timestamp;
 use rancher::TokenStorage;
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
 use rancher::cluster::{self, Cluster, ClusterKind};
+use rancher::harvester;
 use rancher::probe::ProbeResult;
 use rancher::settings;
 use rancher::token::{self, Tokens};
 use rancher::token_storage::MixedTokenStorage;
 
-use super::abstraction::{Names, RUN, Snapshot, is_still_valid, values_to_probe};
-use super::{CrtController, FIELD_MANAGER, check, preflight};
+use super::abstraction::{Names, PROBES, RUN, Snapshot, Unread, is_still_valid, values_to_probe};
+use super::{CrtController, FIELD_MANAGER, check, preflight, rescue};
 use crate::connections::{DOWNSTREAM, MANAGEMENT, Route};
 use crate::report::inputs;
 use crate::rotation::Crt;
@@ -31,7 +32,7 @@ use crate::rotation::stages::{restores_failure, target, was_placed};
 const LONGEST_CALL: Duration = Duration::from_secs(5);
 
 /// The objects of the downstream cluster.
-type DownstreamObjects = (Deployment, Vec<Pod>, Option<StvAggregation>);
+type DownstreamObjects = (Result<Deployment, Unread>, Vec<Pod>, Option<StvAggregation>);
 
 impl CrtController<'_> {
     /// The Cluster, its tokens, and whether the feature exists that shows storage `secret`.
@@ -54,38 +55,100 @@ impl CrtController<'_> {
         Ok((cluster, tokens, has_feature))
     }
 
-    async fn read_downstream(&self) -> Result<DownstreamObjects, Error> {
+    async fn read_downstream(&self, run: Option<&Run<Crt>>) -> Result<DownstreamObjects, Error> {
         let client = &self.downstream.server.client;
-        let read = futures::try_join!(
-            agent::deployment(client),
-            agent::pods(client),
-            agent::stv_aggregation(client)
-        );
-        let (deployment, pods, stv) = read.map_err(|error| error.on(DOWNSTREAM))?;
+        let read = async {
+            let (deployment, pods, stv) = futures::join!(
+                agent::deployment(client),
+                agent::pods(client),
+                agent::stv_aggregation(client)
+            );
+            Ok::<_, rancher::Error>((deployment?, pods?, stv?))
+        };
+        let unreachable = (Err(Unread::Unreachable), Vec::new(), None);
+        let read = if self.waits_for_agent() {
+            match tokio::time::timeout(LONGEST_CALL, read).await {
+                Err(_) => return Ok(unreachable),
+                Ok(read) => read,
+            }
+        } else {
+            read.await
+        };
+        let (deployment, pods, stv) = match read {
+            Err(error) if self.waits_for_agent() && error.is_agent_disconnected() => return Ok(unreachable),
+            Err(error) if error.is_forbidden() => {
+                let error = error.on(DOWNSTREAM);
+                return Ok((Err(self.without_permissions(error, run)?), Vec::new(), None));
+            }
+            read => read.map_err(|error| error.on(DOWNSTREAM))?,
+        };
         let deployment = deployment.ok_or_else(|| {
             Error::failed("Deployment cattle-system/cattle-cluster-agent not found on the downstream cluster")
         })?;
-        Ok((deployment, pods, stv))
+        Ok((Ok(deployment), pods, stv))
+    }
+
+    /// A rescue goes on without an agent that could lead to the cluster; so does the rotation where machines bring it back.
+    fn waits_for_agent(&self) -> bool {
+        self.options.rescue.is_some()
+            && self.downstream.route == Route::ThroughRancher
+            && (self.is_rescue || self.connections.provisioning.is_some())
+    }
+
+    /// A run that has changed the agent by itself cannot be finished without permissions there: its rollout may be held.
+    fn without_permissions(&self, error: Error, run: Option<&Run<Crt>>) -> Result<Unread, Error> {
+        match run {
+            Some(run) if !run.record.old_secret.is_empty() => Err(error),
+            Some(_) if !self.forces(check::WEAK_PROOF) => Err(error.hint(format!(
+                "the rotation was begun without this permission: --force={} continues it so",
+                check::WEAK_PROOF.name
+            ))),
+            _ => Ok(Unread::Forbidden(error)),
+        }
+    }
+
+    /// Harvester's setting, once. It is only reported, so it never stops a run.
+    async fn read_harvester(&self, snapshot: &Snapshot) {
+        if snapshot.cluster.kind != ClusterKind::Harvester {
+            return;
+        }
+        let read = async {
+            let token = harvester::registration_token(&self.downstream.server.client).await;
+            let token = token.or(Err(()))?;
+            Ok(token.map(|token| token.fingerprint()))
+        };
+        self.harvester.get_or_init(|| read).await;
     }
 
     /// One look: read the objects, abstract them, probe the values that matter, and before a run do the preflight checks.
     pub(super) async fn look(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
         let ((cluster, tokens, has_feature), (deployment, pods, stv), provisioned) = Box::pin(try_join3(
             self.read_management(),
-            self.read_downstream(),
+            self.read_downstream(run),
             self.read_provisioned(),
         ))
         .await?;
         let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let now = self.connections.management.clock.now();
-        let (downstream, pushes) = futures::join!(self.identity(&cluster), self.pushes(storage));
+        let (downstream, pushes) = futures::join!(
+            async {
+                match deployment {
+                    Ok(_) => self.identity(&cluster).await,
+                    // Nothing is read or written there.
+                    Err(_) => Ok(DownstreamIdentity::Proven),
+                }
+            },
+            self.pushes(storage)
+        );
         let cluster_changed = self.cluster_changed(&cluster, now);
         let mut snapshot = Snapshot {
             downstream: downstream?,
             pushes: pushes?,
             move_forced: self.forces(check::ADDRESS),
             weak_proof_forced: self.forces(check::WEAK_PROOF),
+            is_rescue: self.is_rescue,
+            reactivates: self.reactivates(),
             writer: String::new(),
             cluster_changed,
             storage,
@@ -103,8 +166,11 @@ impl CrtController<'_> {
             downstream_now: self.downstream.server.clock.now(),
         };
         self.follow_ready(&mut snapshot);
+        self.read_harvester(&snapshot).await;
         let names = self.read_credentials(&mut snapshot, run).await?;
-        snapshot.created = self.created(run).await?;
+        if snapshot.deployment.is_ok() {
+            snapshot.created = self.created(run).await?;
+        }
         snapshot.tunnel_works = self.call(&snapshot, run).await;
         snapshot.writer = self.writer(&snapshot, &names, run).await;
         let mut seen = snapshot.observed(&names, run);
@@ -121,7 +187,11 @@ impl CrtController<'_> {
     async fn preflight(&self, snapshot: &Snapshot, seen: &mut Observed) -> Result<(), Error> {
         let connections = self.connections;
         seen.only_agent = self.options.only_agent;
-        let mut found = preflight::blockers(connections, snapshot, seen);
+        let mut found = if self.is_rescue {
+            preflight::of_rescue(connections, snapshot)
+        } else {
+            preflight::blockers(connections, snapshot, seen, self.options.rescue.is_some())
+        };
         if preflight::unsupported(&snapshot.cluster).is_none() {
             found.extend(preflight::owned(connections, self.downstream, snapshot).await?);
         }
@@ -204,10 +274,10 @@ impl CrtController<'_> {
     /// The last writer of the Deployment, if it is not as this run has left it.
     async fn writer(&self, snapshot: &Snapshot, names: &Names, run: Option<&Run<Crt>>) -> String {
         const UNKNOWN: &str = "another writer";
-        let named = snapshot.deployment.volume_secret.as_deref();
+        let named = snapshot.named_secret();
         let target = run.filter(|run| was_placed(run)).and_then(target);
         let is_placed = target.is_none_or(|target| names.of(target) == named);
-        if is_placed {
+        if is_placed || snapshot.deployment.is_err() {
             return UNKNOWN.to_owned();
         }
         let metadata = agent::deployment_metadata(&self.downstream.server.client).await;
@@ -221,13 +291,16 @@ impl CrtController<'_> {
     /// permission.
     async fn read_credentials(&self, snapshot: &mut Snapshot, run: Option<&Run<Crt>>) -> Result<Names, Error> {
         let client = &self.downstream.server.client;
-        if let Some(name) = &snapshot.deployment.volume_secret {
+        if let Some(name) = snapshot.named_secret() {
             let named = agent::credentials(client, name)
                 .await
                 .map_err(|error| error.on(DOWNSTREAM))?;
             snapshot.credentials.extend(named);
         }
         let names = snapshot.names(run, &self.server_url(snapshot, run));
+        if snapshot.deployment.is_err() {
+            return Ok(names);
+        }
         let known: BTreeSet<_> = snapshot
             .credentials
             .iter()
@@ -243,6 +316,9 @@ impl CrtController<'_> {
         let read = try_join_all(others.into_iter().map(|name| agent::credentials(client, name))).await;
         let read = read.map_err(|error| error.on(DOWNSTREAM))?;
         snapshot.credentials.extend(read.into_iter().flatten());
+        if self.is_rescue {
+            return Ok(snapshot.names(run, &self.server_url(snapshot, run)));
+        }
         Ok(names)
     }
 
@@ -263,7 +339,12 @@ impl CrtController<'_> {
     /// A call through Rancher's tunnel, sent after the pods were read.
     async fn call(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> Option<bool> {
         let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place && !restores_failure(run));
-        let proves = proving && snapshot.tunnel_is_of_named_secret();
+        // Where the agent cannot be looked at, the call is also the sign that it works at the start.
+        let proves = match &snapshot.deployment {
+            Ok(_) => proving && snapshot.tunnel_is_of_named_secret(),
+            Err(Unread::Forbidden(_)) => run.is_none() || proving,
+            Err(Unread::Unreachable) => proving && !self.is_rescue,
+        };
         let proxied = self.downstream.proxied.as_ref()?;
         let is_hosted = matches!(snapshot.cluster.kind, ClusterKind::Hosted(_));
         if !proves {
@@ -287,7 +368,11 @@ impl CrtController<'_> {
         let (wanted, times, values, before) = {
             let mut state = self.state();
             state.values.extend(snapshot.values());
-            let (wanted, times) = values_to_probe(seen, run, &state.owners);
+            let (wanted, times) = if self.is_rescue {
+                (rescue::values_to_probe(seen), PROBES)
+            } else {
+                values_to_probe(seen, run, &state.owners)
+            };
             let unknown = |token: &&Fingerprint| !state.values.contains_key(token);
             let unproven = wanted.iter().filter(unknown).copied().collect();
             state.unproven = unproven;

@@ -5,10 +5,11 @@ use client::error::Error;
 use client::secret::Secret;
 use engine::rotation::{Blocker, Check, Rotation as _};
 use rancher::TokenStorage;
+use rancher::agent::Deployment;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::probe::ProbeResult;
 
-use super::abstraction::{SURELY_HELD, Snapshot};
+use super::abstraction::{SURELY_HELD, Snapshot, Unread, of_agent};
 use super::check;
 use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT, Route};
 use crate::report::{inputs, owners};
@@ -21,15 +22,33 @@ const REDEPLOY: &str =
     "annotate the cluster with io.cattle.agent.force.deploy=true, so that Rancher redeploys the agent";
 
 /// Every blocker in what was read.
-pub(super) fn blockers(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
-    unsupported(&snapshot.cluster)
+pub(super) fn blockers(
+    connections: &Connections,
+    snapshot: &Snapshot,
+    seen: &Observed,
+    is_rescue: bool,
+) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = unsupported(&snapshot.cluster)
         .into_iter()
-        .chain(agent(connections, snapshot))
-        .chain(rollout(connections, snapshot))
-        .chain(redeploy(connections, snapshot, seen))
-        .chain(address(connections, snapshot, seen))
-        .chain(tokens(connections, snapshot, seen))
-        .collect()
+        .chain(unconnected(&snapshot.cluster))
+        .collect();
+    // Rancher looks for tunnels every 15 s, and the rescue has just seen one.
+    if !is_rescue {
+        found.extend(connection(connections, &snapshot.cluster));
+    }
+    match &snapshot.deployment {
+        // Its machines bring an agent back that has the new token.
+        Err(Unread::Unreachable) => return found,
+        Ok(deployment) => {
+            found.extend(agent(connections, snapshot, deployment));
+            found.extend(rollout(connections, snapshot, deployment));
+        }
+        Err(why) => found.extend(unread(connections, snapshot, why)),
+    }
+    found.extend(redeploy(connections, snapshot, seen));
+    found.extend(address(connections, snapshot, seen));
+    found.extend(tokens(connections, snapshot, seen));
+    found
 }
 
 fn unless(check: Check, reason: impl Into<String>, hint: impl Into<String>) -> Blocker {
@@ -69,34 +88,85 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
     }
 }
 
+/// What remains of the proofs where the agent cannot be looked at must be possible.
+fn unread(connections: &Connections, snapshot: &Snapshot, unread: &Unread) -> Vec<Blocker> {
+    let Unread::Forbidden(error) = unread else {
+        return Vec::new();
+    };
+    let reason = format!("cannot read the agent on {DOWNSTREAM}: {}", error.message);
+    let forbidden = if snapshot.storage == TokenStorage::Secret || snapshot.provisioned.is_some() {
+        unless(
+            check::WEAK_PROOF,
+            reason,
+            "request that permission; with --force=weak-proof Rancher deploys the new token without a held rollout, and what Rancher \
+             says of it is trusted",
+        )
+    } else {
+        Blocker::new(
+            reason,
+            "request that permission: with token storage `status` Rancher does not deploy a new token by itself",
+        )
+    };
+    let tunnel = (snapshot.tunnel_works != Some(true)).then(|| {
+        Blocker::new(
+            "the agent can neither be looked at nor called through Rancher, so nothing would prove it",
+            format!(
+                "request a role in cluster {}, and pass a context of Rancher with --context",
+                connections.cluster.id
+            ),
+        )
+    });
+    std::iter::once(forbidden).chain(tunnel).collect()
+}
+
+/// Every blocker of a rescue in what was read. An agent that is not connected is none.
+pub(super) fn of_rescue(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = unsupported(&snapshot.cluster)
+        .into_iter()
+        .chain(unconnected(&snapshot.cluster))
+        .chain(unreadable(snapshot))
+        .collect();
+    if let Some(deployment) = snapshot.deployment() {
+        found.extend(single_tunnel(deployment));
+        found.extend(paused(connections, deployment));
+        found.extend(applied_by_hand(snapshot, deployment));
+    }
+    found
+}
+
+fn unconnected(cluster: &Cluster) -> Option<Blocker> {
+    (!cluster.is("Provisioned") || cluster.pre_bootstrap())
+        .then(|| Blocker::new("it has not been connected yet", "wait until Rancher shows it as active"))
+}
+
+fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
+    let is_known = cluster.is("Provisioned") && !cluster.pre_bootstrap();
+    (is_known && cluster.connected() != Some(ConditionStatus::True)).then(|| {
+        unless(
+            check::AGENT,
+            "Rancher reports its agent as not connected",
+            rescue(connections),
+        )
+    })
+}
+
+fn single_tunnel(deployment: &Deployment) -> Option<Blocker> {
+    (!deployment.opens_both_tunnels).then(|| {
+        Blocker::new(
+            "its agent runs without the feature multi-cluster-management-agent, so its token cannot be proven",
+            REDEPLOY,
+        )
+    })
+}
+
 /// How to bring an agent back that has lost its token.
 fn rescue(connections: &Connections) -> String {
     let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
     format!("`{command}` brings its agent back")
 }
 
-fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
-    let cluster = &snapshot.cluster;
-    let mut found = Vec::new();
-    if !cluster.is("Provisioned") || cluster.pre_bootstrap() {
-        found.push(Blocker::new(
-            "it has not been connected yet",
-            "wait until Rancher shows it as active",
-        ));
-    } else if cluster.connected() != Some(ConditionStatus::True) {
-        found.push(unless(
-            check::AGENT,
-            "Rancher reports its agent as not connected",
-            rescue(connections),
-        ));
-    }
-    let deployment = &snapshot.deployment;
-    if !deployment.opens_both_tunnels {
-        found.push(Blocker::new(
-            "its agent runs without the feature multi-cluster-management-agent, so its token cannot be proven",
-            REDEPLOY,
-        ));
-    }
+fn agent(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = single_tunnel(deployment).into_iter().collect();
     if !deployment.is_consistent() {
         found.push(Blocker::new(
             "the agent's Deployment names one Secret in its volume and another in CATTLE_CREDENTIAL_NAME",
@@ -126,32 +196,41 @@ fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     found
 }
 
-fn rollout(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
-    let deployment = &snapshot.deployment;
-    let mut found = Vec::new();
-    if deployment.paused {
-        let resume = connections
+fn paused(connections: &Connections, deployment: &Deployment) -> Option<Blocker> {
+    let resume = || {
+        connections
             .on_downstream
-            .kubectl("-n cattle-system rollout resume deployment/cattle-cluster-agent");
-        found.push(Blocker::new(
+            .kubectl("-n cattle-system rollout resume deployment/cattle-cluster-agent")
+    };
+    deployment.paused.then(|| {
+        Blocker::new(
             "the agent's Deployment is paused",
-            format!("run `{resume}` on the downstream cluster"),
-        ));
-    }
+            format!("run `{}` on the downstream cluster", resume()),
+        )
+    })
+}
+
+/// With storage `status` no step waits for Rancher's apply.
+fn applied_by_hand(snapshot: &Snapshot, deployment: &Deployment) -> Option<Blocker> {
+    let is_kept = snapshot.storage == TokenStorage::Secret && deployment.rollout_settings_were_applied();
+    is_kept.then(|| {
+        Blocker::new(
+            "the agent's Deployment was applied by hand with progressDeadlineSeconds or minReadySeconds, so Rancher cannot apply the \
+             new token while the rollout is held",
+            format!("{REDEPLOY} and no longer keeps these fields"),
+        )
+    })
+}
+
+fn rollout(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
+    let mut found: Vec<Blocker> = paused(connections, deployment).into_iter().collect();
     if !deployment.strategy.keeps_old_pods() {
         found.push(Blocker::new(
             "the agent's Deployment may remove the old pod before the new one is ready",
             "set its strategy to RollingUpdate with maxUnavailable 0 and maxSurge 1, as in Rancher's manifest",
         ));
     }
-    // With storage `status` no step waits for Rancher's apply.
-    if snapshot.storage == TokenStorage::Secret && deployment.rollout_settings_were_applied() {
-        found.push(Blocker::new(
-            "the agent's Deployment was applied by hand with progressDeadlineSeconds or minReadySeconds, so Rancher cannot apply the \
-             new token while the rollout is held",
-            format!("{REDEPLOY} and no longer keeps these fields"),
-        ));
-    }
+    found.extend(applied_by_hand(snapshot, deployment));
     let is_held = deployment.rollout.min_ready_seconds >= SURELY_HELD;
     // On a cluster that Rancher provisioned a hold is the first write of a rotation, which has left no mark yet when it is killed.
     if is_held && snapshot.provisioned.is_none() {
@@ -206,8 +285,8 @@ fn redeploy(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> 
 /// A push applies everything in Rancher's settings. Rancher pushes a changed URL or CA only with the next token, or when it is
 /// forced to (seen on Rancher 2.15.0).
 fn address(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Option<Blocker> {
-    let secret = snapshot.named_credentials();
-    let what = inputs::unpushed_address(&snapshot.deployment, secret, &connections.settings, seen.pushes?)?;
+    let (deployment, secret) = (snapshot.deployment()?, snapshot.named_credentials());
+    let what = inputs::unpushed_address(deployment, secret, &connections.settings, seen.pushes?)?;
     Some(unless(
         check::ADDRESS,
         format!(
@@ -226,11 +305,13 @@ pub(super) async fn owned(
     downstream: &Downstream,
     snapshot: &Snapshot,
 ) -> Result<Vec<Blocker>, Error> {
-    let secret = snapshot.deployment.volume_secret.as_deref();
-    let (agent, tokens) = futures::try_join!(
-        owners::of_agent(downstream, secret),
-        owners::of_system(connections, snapshot.system())
-    )?;
+    let of_agent = async {
+        match snapshot.deployment {
+            Ok(_) => owners::of_agent(downstream, snapshot.named_secret()).await,
+            Err(_) => Ok(Vec::new()),
+        }
+    };
+    let (agent, tokens) = futures::try_join!(of_agent, owners::of_system(connections, snapshot.system()))?;
     let owned = agent.into_iter().chain(tokens).map(|owned| {
         unless(
             check::OWNER,
@@ -242,7 +323,8 @@ pub(super) async fn owned(
     Ok(owned.collect())
 }
 
-fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+/// Every value must be known, and every object that is valid as one.
+fn unreadable(snapshot: &Snapshot) -> Vec<Blocker> {
     let mut found = Vec::new();
     let unknown: Vec<_> = snapshot
         .tokens
@@ -266,7 +348,12 @@ fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Ve
             "request that permission: an orphaned token Secret is a valid credential",
         ));
     }
-    let Some(old) = seen.deployed else { return found };
+    found
+}
+
+fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+    let mut found = unreadable(snapshot);
+    let Some(old) = of_agent(seen) else { return found };
     match snapshot.probe_results.get(&old) {
         Some(ProbeResult::Accepted { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(
             check::AGENT,
@@ -312,13 +399,15 @@ fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Ve
     found
 }
 
-/// The permissions that a rotation needs on both clusters.
+/// The permissions that a rotation needs on both clusters. On the downstream cluster none where Rancher deploys the token.
 pub(super) fn needs<'a>(
     connections: &'a Connections,
     downstream: &'a Downstream,
-    storage: TokenStorage,
+    snapshot: &Snapshot,
 ) -> Vec<Needed<'a>> {
+    let storage = snapshot.storage;
     let conditions = [
+        snapshot.deployment().map(|_| rights::POINTS),
         (storage == TokenStorage::Secret).then_some(rights::IN_SECRETS),
         (downstream.route != Route::ThroughRancher).then_some(rights::DIRECT),
         downstream.proxied.is_none().then_some(rights::NO_RANCHER),
@@ -334,8 +423,8 @@ pub(super) fn needs<'a>(
             &[(rights::CLUSTER_ID, connections.cluster.id.as_str())],
         ),
     };
-    vec![
-        on(&connections.management, MANAGEMENT),
-        on(&downstream.server, DOWNSTREAM),
-    ]
+    let of_agent = snapshot.deployment().map(|_| on(&downstream.server, DOWNSTREAM));
+    std::iter::once(on(&connections.management, MANAGEMENT))
+        .chain(of_agent)
+        .collect()
 }

@@ -86,6 +86,24 @@ impl CrtController<'_> {
         machines::after_a_leak(&provisioned.cluster, &rows, &self.connections.commands, snapshot.now)
     }
 
+    /// Storage `secret`: until when the values are valid that a silent machine may bring back. `None`: there is no such machine, or no
+    /// end.
+    pub(super) fn kept_valid_until(&self) -> Option<Timestamp> {
+        let state = self.state();
+        let snapshot = state.snapshot.as_ref()?;
+        let observed = snapshot.observed_provisioned()?;
+        let Plans::Read(machines) = observed.plans else {
+            return None;
+        };
+        let is_silent = machines.values().any(|machine| !machine.answers);
+        let both = [snapshot.system(), snapshot.first_token()].into_iter().flatten();
+        let with_previous = both.filter(|token| token.previous().is_some());
+        with_previous
+            .filter_map(RegistrationToken::grace_ends_at)
+            .min()
+            .filter(|_| is_silent)
+    }
+
     /// Remembers that `Ready` was not True. Another trigger begins anew.
     pub(super) fn follow_ready(&self, snapshot: &mut Snapshot) {
         let triggered = snapshot.cluster.annotations.get(TRIGGERED).cloned();

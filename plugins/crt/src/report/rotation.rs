@@ -3,18 +3,19 @@
 use cli::rotation::commands::{Commands, OtherKind};
 use cli::rotation::leases::LeasedRotation;
 use cli::rotation::target::{LeaseName, Target};
-use client::secret::Fingerprint;
+use client::secret::{Fingerprint, Secret};
 use engine::journal::Unreadable;
 use engine::plan::Plan;
 use engine::rotation::Rotation as _;
-use rancher::cluster::{Cluster, ClusterId, ClusterKind};
+use rancher::TokenStorage;
+use rancher::cluster::{Cluster, ClusterId};
 use rancher::token::{SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
 use crate::connections::MANAGEMENT;
 use crate::rotation::Crt;
-use crate::rotation::observed::{Observed, no_token};
+use crate::rotation::observed::{Observed, Plans, no_token};
 use crate::rotation::record::Record;
 use crate::rotation::rescue::Rescue;
 
@@ -24,9 +25,29 @@ pub(crate) const LEASE: &str = "kubectl-crt";
 /// What the Lease of one cluster says.
 pub(crate) type ClusterRotation = LeasedRotation<Crt>;
 
+/// The registration token in Harvester's setting. `Err`: it is not known.
+pub(crate) type HarvesterToken = Result<Option<Fingerprint>, ()>;
+
 /// Harvester reads it only when it changes (harvester/harvester `pkg/controller/master/setting/cluster_registration_url.go`).
-const HARVESTER: &str = "Harvester's setting cluster-registration-url may still have an import URL with the revoked token. Harvester does \
-                         not read it again, and needs no other one. Do not empty it: that deletes the agent.";
+pub(crate) fn harvester(token: HarvesterToken, record: &Record) -> Option<String> {
+    const SETTING: &str = "Harvester's setting cluster-registration-url";
+    const LEAVE: &str =
+        "Harvester does not read it again, and needs no other one. Do not empty it: that deletes the agent.";
+    let changed = |token: &Fingerprint| {
+        let mut others = record.others.values();
+        *token == record.old || Some(*token) == record.system || others.any(|other| other == token)
+    };
+    Some(match token {
+        Ok(None) => return None,
+        Ok(Some(token)) if changed(&token) => {
+            format!("{token} ({SETTING}): it has an import URL with this value. {LEAVE}")
+        }
+        Ok(Some(token)) => {
+            format!("{SETTING} has an import URL with {token}, which this rotation does not revoke. {LEAVE}")
+        }
+        Err(()) => format!("{SETTING} may have an import URL with a value that is revoked. {LEAVE}"),
+    })
+}
 
 /// Where a rotation starts.
 pub(crate) fn start(seen: &Observed, record: &Record) -> String {
@@ -35,9 +56,28 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
         Some(system) => format!("registration token \"system\" has {system}"),
         None => "there is no registration token \"system\" yet".to_owned(),
     };
+    let (old, storage) = (record.old, seen.storage);
+    let plans_are_unreadable = seen
+        .provisioned()
+        .is_some_and(|provisioned| matches!(provisioned.plans, Plans::Unreadable(_)));
+    if seen.is_downstream_readable() {
+        let secret = &record.old_secret;
+        return format!("the agent uses {old} from Secret {secret}, {system} (token storage: {storage})");
+    }
+    let mut proofs = Vec::new();
+    if storage == TokenStorage::Secret {
+        proofs.push("Rancher's record of the token that it has applied");
+    }
+    if plans_are_unreadable {
+        proofs.push("the condition Ready of the provisioning cluster");
+    } else if seen.provisioned().is_some() {
+        proofs.push("the plans that the control-plane machines have applied");
+    }
+    proofs.push("a call through the agent's tunnel");
     format!(
-        "the agent uses {} from Secret {}, {system} (token storage: {})",
-        record.old, record.old_secret, seen.storage
+        "Rancher has deployed {old} last, {system} (token storage: {storage}); without permissions on the downstream cluster the agent is \
+         proven by {} alone",
+        proofs.join(" and ")
     )
 }
 
@@ -99,25 +139,33 @@ pub(crate) fn summary(
     plan: Option<&Plan<Crt>>,
     tokens: Option<&Tokens>,
     commands: &Commands,
+    harvester: Option<String>,
     after_a_leak: Option<String>,
 ) -> String {
     let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
-    let (cluster, kind) = (display(cluster), &cluster.kind);
+    let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
-        let renewed = |name: &str| plan.record.others.contains_key(name);
-        still_accepted(tokens, renewed)
+        let is_new = |name: &str, value: Option<Fingerprint>| {
+            name == SYSTEM || plan.record.others.contains_key(name) || value.is_some() && value == plan.record.new
+        };
+        still_accepted(tokens, is_new)
     });
     let unchanged = match left {
         None => format!("Which other registration tokens of {cluster} are still accepted is unknown."),
-        Some(left) if left.is_empty() => format!("All registration tokens of {cluster} were rotated."),
-        Some(left) => format!("Not rotated in {cluster}: {}.", left.join(", ")),
+        Some((left, previous)) => {
+            let rotated = match left.as_slice() {
+                [] => format!("All registration tokens of {cluster} were rotated."),
+                left => format!("Not rotated in {cluster}: {}.", left.join(", ")),
+            };
+            let previous = previous.iter().map(|text| format!(" Rancher still accepts {text}."));
+            previous.fold(rotated, |all, text| all + &text)
+        }
     };
     let connections = format!(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
          ({restart}, on the management cluster)."
     );
-    let harvester = (kind == &ClusterKind::Harvester).then(|| HARVESTER.to_owned());
     std::iter::once(connections)
         .chain(harvester)
         .chain(after_a_leak)
@@ -133,8 +181,9 @@ pub(crate) fn summary_of_rescue(cluster: &Cluster) -> String {
     )
 }
 
-/// The registration tokens that were not rotated, each with the values that Rancher still accepts.
-fn still_accepted(tokens: &Tokens, renewed: impl Fn(&str) -> bool) -> Vec<String> {
+/// The registration tokens that were not rotated, each with the values that Rancher still accepts; and the previous values of those that
+/// were.
+fn still_accepted(tokens: &Tokens, is_new: impl Fn(&str, Option<Fingerprint>) -> bool) -> (Vec<String>, Vec<String>) {
     let of_tokens = tokens.tokens.iter().map(|token| {
         let values = (token.current(), token.previous(), token.grace_ends_at());
         ("registration token", &token.object.name, values)
@@ -143,15 +192,21 @@ fn still_accepted(tokens: &Tokens, renewed: impl Fn(&str) -> bool) -> Vec<String
         let values = (secret.current.as_ref(), secret.previous.as_ref(), secret.grace_ends_at);
         ("orphaned token Secret", &secret.object.name, values)
     });
-    let all = of_tokens.chain(of_orphans);
-    let left = all.filter(|(_, name, _)| name.as_str() != SYSTEM && !renewed(name));
-    left.map(|(kind, name, (current, previous, until))| {
-        let current = current.map_or_else(|| "its value".to_owned(), |value| value.fingerprint().to_string());
-        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
-        let previous = previous.map_or_else(String::new, |value| format!(", and {}{until}", value.fingerprint()));
-        format!("{kind} {name} (Rancher still accepts {current}{previous})")
-    })
-    .collect()
+    let (mut left, mut previous_values) = (Vec::new(), Vec::new());
+    for (kind, name, (current, previous, until)) in of_tokens.chain(of_orphans) {
+        let current = current.map(Secret::fingerprint);
+        let until = until.map_or_else(|| " without an end".to_owned(), |until| format!(" until {until}"));
+        let previous = previous.map(|value| value.fingerprint().to_string());
+        if is_new(name, current) {
+            let text = |previous: String| format!("{previous}, the previous value of {kind} {name},{until}");
+            previous_values.extend(previous.map(text));
+        } else {
+            let current = current.map_or_else(|| "its value".to_owned(), |value| value.to_string());
+            let previous = previous.map_or_else(String::new, |previous| format!(", and {previous}{until}"));
+            left.push(format!("{kind} {name} (Rancher still accepts {current}{previous})"));
+        }
+    }
+    (left, previous_values)
 }
 
 /// A cluster as the target of a rotation.
@@ -228,17 +283,28 @@ mod tests {
             status_grace_ends_at: "2026-11-29T19:00:00Z".parse().ok(),
             ..token("default-token", "D")
         };
+        let other = RegistrationToken {
+            secret: Some(token_secret("R", Some("Q"))),
+            ..token("renewed", "R")
+        };
         let tokens = Tokens {
-            tokens: vec![rotated, system("N"), token("renewed", "R")],
+            tokens: vec![rotated, system("N"), other, token("crt-first", "N")],
             ..Tokens::default()
         };
+        let is_new = |name: &str, value: Option<Fingerprint>| name == "renewed" || value == Some(print("N"));
         assert_eq!(
-            still_accepted(&tokens, |name| name == "renewed"),
-            [format!(
-                "registration token default-token (Rancher still accepts {}, and {} until 2026-11-29T19:00:00Z)",
-                print("D"),
-                print("O")
-            )]
+            still_accepted(&tokens, is_new),
+            (
+                vec![format!(
+                    "registration token default-token (Rancher still accepts {}, and {} until 2026-11-29T19:00:00Z)",
+                    print("D"),
+                    print("O")
+                )],
+                vec![format!(
+                    "{}, the previous value of registration token renewed, without an end",
+                    print("Q")
+                )]
+            )
         );
     }
 }

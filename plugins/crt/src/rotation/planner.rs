@@ -54,6 +54,23 @@ pub(super) fn blocker(seen: &Observed, old: Fingerprint) -> Option<Blocker> {
     }
 }
 
+/// A rescue: the agent is not connected, and the machines bring it back with the new token.
+pub(super) fn of_lost_agent(seen: &Observed) -> Result<Fingerprint, Blocker> {
+    if !seen.machines().any(|(_, machine)| machine.answers) {
+        return Err(Blocker::new(
+            "its agent is not connected, and no control-plane machine answers",
+            "start rancher-system-agent on a control-plane machine, or pass a context that does not go through Rancher with \
+             --downstream-context",
+        ));
+    }
+    let system = seen.system.as_ref().map(|system| system.token);
+    let first = seen.first().map(|(_, token)| token);
+    seen.applied
+        .or(system)
+        .or(first)
+        .ok_or_else(|| Blocker::new("there is no registration token", "run `rescue` again"))
+}
+
 fn unreadable(seen: &Observed) -> Option<Blocker> {
     let blocker = || {
         Blocker::new(

@@ -278,8 +278,10 @@ fn place(look: Look<'_, Rescue>, made: &Proof<'_, Target>) -> Stage<Target> {
     let Some(target) = made.0 else {
         return Ok(**made);
     };
-    if !seen.is_downstream_readable() {
-        return Err(look.wait("the agent to connect"));
+    match seen.access {
+        DownstreamAccess::Full => {}
+        DownstreamAccess::Unreachable => return Err(look.wait("the agent to connect")),
+        DownstreamAccess::None => return Err(look.wait("permissions on the downstream cluster")),
     }
     let named = seen.deployed == Some(target);
     let is_stale = !named && seen.credentials.get(&target) == Some(&Age::Old);

@@ -27,7 +27,7 @@ use engine::run::Run;
 use rancher::TokenStorage;
 use rancher::token::SYSTEM;
 
-use super::observed::{Age, DownstreamIdentity, Grace, Kind, Observed, SystemToken, Trigger};
+use super::observed::{Age, DownstreamAccess, DownstreamIdentity, Grace, Kind, Observed, SystemToken, Trigger};
 use super::record::Record;
 use super::step::Step;
 use super::{Crt, planner};
@@ -130,6 +130,9 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
 
 /// The token of an agent that cannot be looked at: the one that Rancher deployed last.
 fn unread(seen: &Observed) -> Result<Fingerprint, Blocker> {
+    if seen.access == DownstreamAccess::Unreachable {
+        return planner::of_lost_agent(seen);
+    }
     if seen.storage == TokenStorage::Status && seen.provisioned().is_none() {
         return Err(Blocker::new(
             "no permissions on the downstream cluster, and this Rancher does not deploy a new token by itself",

@@ -145,6 +145,8 @@ pub(crate) enum Variant {
     ForeignAgent,
     /// The downstream context leads to another cluster, whose agent runs with its own token.
     WrongDownstream,
+    /// Provisioned, in a rescue: the agent's token was revoked, and it was restarted. Only its own tunnel leads to it.
+    LostAgent,
 }
 
 pub(crate) fn server_address() -> ServerAddress {
@@ -162,6 +164,11 @@ pub(crate) static OLD: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of(
 
 pub(crate) fn old() -> Fingerprint {
     *OLD
+}
+
+/// What the lost agent has.
+pub(crate) fn dead() -> Fingerprint {
+    Fingerprint::of("dead")
 }
 
 impl CrtModel {
@@ -272,6 +279,21 @@ impl CrtModel {
             applied: system_token.filter(|_| self.storage == TokenStorage::Secret),
             tunnel_works: Some(true),
         };
+        if self.variant == Variant::LostAgent {
+            seen.access = DownstreamAccess::Unreachable;
+            seen.deployed = Some(dead());
+            seen.credentials = [(dead(), Age::Young)].into();
+            seen.connected = None;
+            seen.tunnel_works = None;
+            seen.pods = [Pod {
+                token: Some(dead()),
+                restarted_at: None,
+                address: *HERE,
+                ready: true,
+                leaving: false,
+            }]
+            .into();
+        }
         self.provision(&mut seen);
         let accepted = seen.held_values().into_iter().chain(seen.foreign.iter().copied());
         seen.acceptance = accepted.map(|token| (token, Acceptance::Accepted)).collect();
@@ -282,6 +304,11 @@ impl CrtModel {
     pub(crate) fn can_be_rotated(&self) -> bool {
         let fails = self.new_agents_fail && (self.old_agents_fail || self.others.1 == 0);
         self.variant != Variant::WrongDownstream && !fails
+    }
+
+    /// No agent was connected at the start.
+    pub(crate) fn did_not_work(&self) -> bool {
+        self.old_agents_fail || self.variant == Variant::LostAgent
     }
 
     pub(crate) fn reaches(&self, pod: &Pod) -> bool {
@@ -300,7 +327,7 @@ impl Environment for CrtModel {
             rendered: (self.variant == Variant::RedeployInProgress).then(|| (old(), *HERE)),
             conflict: false,
             reapplied: false,
-            connected_once: if self.old_agents_fail {
+            connected_once: if self.old_agents_fail || self.variant == Variant::LostAgent {
                 [].into()
             } else {
                 [(Some(old()), None, *HERE)].into()
@@ -470,7 +497,7 @@ impl Environment for CrtModel {
     /// An operator discards a journal that was forged, or that would restore a token of another cluster.
     fn refused(&self, world: &World, blockers: &[Blocker]) -> Result<Refusal, String> {
         let no_rollback = matches!(self.variant, Variant::WrongDownstream | Variant::ForeignAgent);
-        if self.old_agents_fail {
+        if self.did_not_work() {
             return Ok(Refusal::Waits);
         }
         if world.was_forged() || no_rollback {

@@ -72,6 +72,30 @@ fn a_rollback_of_a_provisioned_cluster_loses_nothing() {
     }
 }
 
+/// The rescue of a cluster whose machines answer is its rotation: the plans bring the agent back.
+#[test]
+fn a_lost_agent_comes_back_by_its_machines() {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        for (machines, others, budget) in [
+            (1, (0, 0), QUIET),
+            (2, (0, 0), QUIET),
+            (1, (1, 0), QUIET),
+            (1, (0, 1), QUIET),
+            (1, (0, 0), Budget { events: 1, ..QUIET }),
+            (1, (0, 0), Budget { starts: 1, ..QUIET }),
+        ] {
+            let model = CrtModel {
+                others,
+                ..provisioned(machines, storage, Variant::LostAgent, budget)
+            };
+            nothing_is_lost(
+                &format!("a lost agent, {machines} machines, {others:?}, {storage}"),
+                &model,
+            );
+        }
+    }
+}
+
 /// It is waited for, or deleted. Nothing is revoked before.
 #[test]
 fn a_machine_that_does_not_answer_loses_nothing() {

@@ -14,10 +14,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Upstream;
-use crate::pki::Authority;
+use crate::pki::KeyPairPem;
 
-pub(crate) fn acceptor(authority: &Authority) -> Result<TlsAcceptor> {
-    let pair = authority.server("fault-proxy", &[])?;
+pub(crate) fn acceptor(pair: &KeyPairPem) -> Result<TlsAcceptor> {
     let certificates = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)

@@ -1,6 +1,8 @@
 //! Clusters that Rancher has provisioned: two controllers write the agent's Deployment, and RKE2 applies the file of each control-plane
 //! machine at every start of its server.
 
+mod disturbed;
+
 use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, RancherFixture};
 use rstest::rstest;

@@ -8,6 +8,7 @@ mod other_writers;
 mod permissions;
 mod refusals;
 mod terminal;
+mod without_permissions_downstream;
 mod wrong_cluster;
 
 use anyhow::{Context as _, Result, ensure};

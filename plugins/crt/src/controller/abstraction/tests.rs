@@ -27,7 +27,7 @@ fn snapshot() -> Snapshot {
             tokens: vec![system("O")],
             ..Tokens::default()
         },
-        deployment: deployment("O"),
+        deployment: Ok(deployment("O")),
         pods: vec![pod("a", "O")],
         credentials: vec![credentials("O")],
         created: Vec::new(),
@@ -38,6 +38,8 @@ fn snapshot() -> Snapshot {
         pushes: None,
         move_forced: false,
         weak_proof_forced: false,
+        is_rescue: false,
+        reactivates: None,
         writer: "rancher".into(),
         cluster_changed: seconds_ago(3600),
         now: now(),
@@ -135,7 +137,7 @@ fn before_a_run_only_the_value_of_the_agent_is_probed() {
     let seen = observed(&snapshot(), None);
     assert_eq!(values_to_probe(&seen, None, &BTreeMap::new()), (prints(&["O"]), 1));
     let mut nothing_named = snapshot();
-    nothing_named.deployment.volume_secret = None;
+    nothing_named.deployment.as_mut().unwrap().volume_secret = None;
     let seen = observed(&nothing_named, None);
     assert_eq!(values_to_probe(&seen, None, &BTreeMap::new()), ([].into(), 1));
 }
@@ -179,7 +181,7 @@ fn the_cluster_of_the_old_token_must_be_known(
     run.record.new = new.map(print);
     let mut snapshot = snapshot();
     if !in_use {
-        (snapshot.deployment, snapshot.pods, snapshot.stv) = (deployment("N"), Vec::new(), None);
+        (snapshot.deployment, snapshot.pods, snapshot.stv) = (Ok(deployment("N")), Vec::new(), None);
     }
     let seen = observed(&snapshot, Some(&run));
     assert_eq!(values_to_probe(&seen, Some(&run), &BTreeMap::new()).0, prints(expected));
@@ -409,7 +411,7 @@ fn leftovers_are_what_nothing_uses(
     let mut snapshot = snapshot();
     snapshot.tokens.tokens.push(token("default-token", "N"));
     snapshot.created = created.iter().map(|name| credentials(name).object).collect();
-    (snapshot.deployment, snapshot.pods) = (deployment(named), vec![pod("a", mounted)]);
+    (snapshot.deployment, snapshot.pods) = (Ok(deployment(named)), vec![pod("a", mounted)]);
     let expected = left.then(|| credentials("X").object.name).into_iter().collect();
     assert_eq!(observed(&snapshot, Some(&run())).leftovers, expected);
 }
@@ -455,7 +457,7 @@ fn a_held_rollout_that_was_left_behind(
     #[case] held: bool,
 ) {
     let mut snapshot = snapshot();
-    snapshot.deployment.rollout = found;
+    snapshot.deployment.as_mut().unwrap().rollout = found;
     let seen = observed(&snapshot, None);
     assert_eq!((seen.rollout, seen.held), (recorded, held));
 }
@@ -465,9 +467,9 @@ fn during_a_run_a_rollout_is_held_if_its_settings_are_not_those_of_the_start() {
     let mut run = run();
     run.record.rollout = rollout(10, 700);
     let mut snapshot = snapshot();
-    snapshot.deployment.rollout = rollout(10, 700);
+    snapshot.deployment.as_mut().unwrap().rollout = rollout(10, 700);
     assert!(!observed(&snapshot, Some(&run)).held);
-    snapshot.deployment.rollout = rollout(0, 700);
+    snapshot.deployment.as_mut().unwrap().rollout = rollout(0, 700);
     assert!(observed(&snapshot, Some(&run)).held);
 }
 
@@ -544,7 +546,7 @@ fn the_direction_in_which_this_run_marked_the_deployment(
 ) {
     let mut snapshot = snapshot();
     let annotation = mark.map(|mark| (direction::ANNOTATION.into(), mark.into()));
-    snapshot.deployment.annotations.extend(annotation);
+    snapshot.deployment.as_mut().unwrap().annotations.extend(annotation);
     assert_eq!(observed(&snapshot, Some(&run())).deployment_direction, expected);
     assert_eq!(observed(&snapshot, None).deployment_direction, None);
 }
@@ -561,7 +563,7 @@ fn the_value_of_a_named_secret(
     #[case] expected: Option<&str>,
 ) {
     let mut snapshot = snapshot();
-    snapshot.deployment = deployment("N");
+    snapshot.deployment = Ok(deployment("N"));
     snapshot.credentials = content
         .iter()
         .map(|content| Credentials {
@@ -572,7 +574,7 @@ fn the_value_of_a_named_secret(
     if content.is_none() {
         // Without a Secret that shows its formula, the name follows from the manifest.
         let name = snapshot.formula().name_for(URL, &value("N"), &snapshot.cluster.id);
-        snapshot.deployment.volume_secret = Some(name);
+        snapshot.deployment.as_mut().unwrap().volume_secret = Some(name);
     }
     snapshot.tokens.tokens = vec![system(system_holds)];
     assert_eq!(observed(&snapshot, Some(&run())).deployed, expected.map(print));
@@ -584,7 +586,7 @@ fn the_name_of_the_old_secret_stands_for_no_value_that_is_gone() {
     let mut run = run();
     run.record.old_secret = "cattle-credentials-claimed".into();
     let mut snapshot = snapshot();
-    snapshot.deployment.volume_secret = Some("cattle-credentials-claimed".into());
+    snapshot.deployment.as_mut().unwrap().volume_secret = Some("cattle-credentials-claimed".into());
     assert_eq!(
         observed(&snapshot, Some(&run)).deployed,
         Some(print("O")),
@@ -598,7 +600,7 @@ fn the_name_of_the_old_secret_stands_for_no_value_that_is_gone() {
 #[test]
 fn an_unknown_secret_has_no_value() {
     let mut snapshot = snapshot();
-    snapshot.deployment.volume_secret = Some("cattle-credentials-by-hand".into());
+    snapshot.deployment.as_mut().unwrap().volume_secret = Some("cattle-credentials-by-hand".into());
     assert_eq!(observed(&snapshot, None).deployed, None);
     assert_eq!(observed(&snapshot, Some(&run())).deployed, None);
 }
@@ -669,3 +671,76 @@ fn held_values(#[case] deleting: bool, #[case] expected: &[&str]) {
         assert_eq!(seen.others.into_values().collect::<BTreeSet<_>>(), prints(&["R", "W"]));
     }
 }
+
+/// The value that a rescue has made valid again, by its mark.
+#[rstest]
+#[case::marked(Some("R"), Some("R"), true)]
+#[case::another_previous_value(Some("P"), Some("R"), false)]
+#[case::not_marked(Some("R"), None, false)]
+#[case::dropped(None, Some("R"), false)]
+fn a_previous_value_that_a_rescue_has_made_valid_again(
+    #[case] previous: Option<&str>,
+    #[case] mark: Option<&str>,
+    #[case] expected: bool,
+) {
+    let mut secret = token_secret("O", previous);
+    let mark = mark.map(|mark| (REACTIVATED.to_owned(), print(mark).to_string()));
+    secret.annotations.extend(mark);
+    let seen = observed(&snapshot_with(secret), None);
+    let by = Reactivated::Previous("system".to_owned());
+    let expected: BTreeMap<_, _> = expected.then(|| (print("R"), by)).into_iter().collect();
+    assert_eq!(seen.reactivated, expected);
+}
+
+#[rstest]
+#[case::of_a_rescue("reactivated", true)]
+#[case::of_a_rotation("true", false)]
+fn a_temporary_token_says_whose_it_is(#[case] label: &str, #[case] expected: bool) {
+    let mut snapshot = snapshot();
+    let mut temporary = token("zz-crt", "R");
+    temporary.labels.insert(TEMPORARY_LABEL.into(), label.into());
+    snapshot.tokens.tokens.push(temporary);
+    let seen = observed(&snapshot, None);
+    assert_eq!(seen.temporary, prints(&["R"]));
+    assert_eq!(seen.reactivated.contains_key(&print("R")), expected);
+}
+
+#[rstest]
+#[case::in_ten_minutes(Some(600), true)]
+#[case::later(Some(601), false)]
+#[case::too_soon_to_write(Some(300), false)]
+#[case::just_in_time(Some(301), true)]
+#[case::past(Some(-1), false)]
+#[case::none(None, false)]
+fn an_end_that_a_rescue_has_set(#[case] ends_in: Option<i64>, #[case] expected: bool) {
+    let mut snapshot = snapshot_with(token_secret("O", None));
+    snapshot.tokens.tokens[0].status_grace_ends_at = ends_in.map(|seconds| seconds_ago(-seconds));
+    assert_eq!(observed(&snapshot, None).ending.contains("system"), expected);
+}
+
+/// A rescue knows the Secret of each token by Rancher's formula, and that of a lost value by its content.
+#[test]
+fn a_rescue_knows_which_secret_has_which_value() {
+    let mut snapshot = snapshot();
+    snapshot.is_rescue = true;
+    snapshot.tokens.tokens[0] = system("N");
+    snapshot.tokens.tokens.push(token("default-token", "D"));
+    let names = snapshot.names(None, URL);
+    let (formula, id) = (snapshot.formula(), snapshot.cluster.id.clone());
+    let by_formula = |token: &str| formula.name_for(URL, &value(token), &id);
+    assert_eq!(names.of(print("N")), Some(by_formula("N").as_str()));
+    assert_eq!(names.of(print("D")), Some(by_formula("D").as_str()));
+    assert_eq!(names.of(print("O")), snapshot.named_secret());
+    let seen = snapshot.observed(&names, None);
+    assert_eq!((seen.deployed, seen.occupied.is_empty()), (Some(print("O")), true));
+    // The Secret that should have N has another value.
+    let name = Formula::of_manifest(false).name_for(URL, &value("N"), &id);
+    snapshot.credentials[0].object.name.clone_from(&name);
+    snapshot.deployment.as_mut().unwrap().volume_secret = Some(name);
+    let names = snapshot.names(None, URL);
+    let seen = snapshot.observed(&names, None);
+    assert_eq!(seen.deployed, Some(print("O")));
+    assert_eq!(seen.occupied.keys().copied().collect::<BTreeSet<_>>(), prints(&["N"]));
+}
+
+mod unread;

@@ -6,11 +6,13 @@ use client::secret::Fingerprint;
 use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::rotation::Next;
-use kubectl_crt::rotation::observed::{Address, Age, AgentConnection, Grace, Observed, Pod, SystemToken};
+use kubectl_crt::rotation::observed::{
+    Address, Age, AgentConnection, DownstreamAccess, Grace, Observed, Pod, SystemToken,
+};
 use model::{Environment as _, Help, Move};
 use rancher::TokenStorage;
 
-use super::{CrtModel, ENDLESS, HERE, THERE, World, old};
+use super::{CrtModel, ENDLESS, HERE, THERE, Variant, World, old};
 fn step(name: impl Into<String>, help: Help, to: World) -> Move<CrtModel> {
     Move {
         name: name.into(),
@@ -87,7 +89,8 @@ pub(super) fn roll_out(world: &World, moves: &mut Vec<Move<CrtModel>>) {
         if spare && (!available(pod) || available_now > 1) {
             let mut to = world.clone();
             to.seen.pods.remove(*pod);
-            to.memory.unavailable.remove(*pod);
+            // Also one that had not started yet.
+            to.memory.unavailable.retain(|other| template(other) != template(pod));
             // Which template it had makes no difference any more.
             let leaving = Pod {
                 leaving: true,
@@ -145,6 +148,10 @@ impl CrtModel {
             let address = pod.address;
             let mut to = world.clone();
             to.seen.connected = Some(AgentConnection { token, address });
+            if self.variant == Variant::LostAgent {
+                to.seen.access = DownstreamAccess::Full;
+                to.seen.tunnel_works = Some(true);
+            }
             if to.memory.connected_once.insert(template(pod)) {
                 moves.push(step("an agent connects", Help::Helps, to));
             } else if to.memory.left.reconnects > 0 && world.seen.connected != to.seen.connected {
@@ -185,7 +192,8 @@ pub(super) fn rancher(world: &World, moves: &mut Vec<Move<CrtModel>>) {
             to,
         ));
     }
-    if let Some((token, address)) = world.memory.rendered {
+    let is_reached = seen.access != DownstreamAccess::Unreachable;
+    if let Some((token, address)) = world.memory.rendered.filter(|_| is_reached) {
         let mut to = world.clone();
         to.memory.rendered = None;
         land(&mut to, token, address);
@@ -399,7 +407,7 @@ impl CrtModel {
         let run = world
             .run
             .as_ref()
-            .filter(|_| self.old_agents_fail && !world.is_sending())?;
+            .filter(|_| self.did_not_work() && !world.is_sending())?;
         let mut to = world.clone();
         let now = to.run.as_mut()?;
         if matches!(self.decide(&world.seen, run).next, Next::Refuse(_)) {

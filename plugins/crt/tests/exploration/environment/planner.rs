@@ -149,7 +149,7 @@ impl CrtModel {
     /// What the run can see.
     pub(super) fn view(&self, seen: &Observed) -> Observed {
         let mut view = seen.clone();
-        if self.cluster == ClusterModel::Unreadable {
+        if self.cluster == ClusterModel::Unreadable || seen.access == DownstreamAccess::Unreachable {
             (view.deployed, view.connected, view.restarted_at) = (None, None, None);
             view.pods.clear();
             view.credentials.clear();

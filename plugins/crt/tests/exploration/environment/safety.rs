@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use engine::direction::Direction;
 use engine::rotation::Next;
-use kubectl_crt::rotation::observed::{Pod, SystemToken, Trigger};
+use kubectl_crt::rotation::observed::{DownstreamAccess, Pod, SystemToken, Trigger};
 use kubectl_crt::rotation::step::Step;
 
 use client::secret::Fingerprint;
@@ -15,7 +15,7 @@ use rancher::TokenStorage;
 use crate::mutants::Mutant;
 
 use super::planner::is_lost_by_a_machine;
-use super::{ClusterModel, CrtModel, Memory, Run, Variant, World, old};
+use super::{ClusterModel, CrtModel, Memory, Run, Variant, World, dead, old};
 
 impl CrtModel {
     /// Why this state is unsafe, if it is.
@@ -52,7 +52,14 @@ impl CrtModel {
             pod.ready && !pod.leaving && self.reaches(pod) && pod.token.is_some_and(|token| is_accepted(&token))
         };
         let running: Vec<_> = seen.pods.iter().filter(works).collect();
-        if running.is_empty() {
+        // Until the lost agent is back there is none to lose.
+        if seen.access == DownstreamAccess::Unreachable {
+            return self.ended_wrong(world);
+        }
+        // A server that has started, or a rollback, may bring another template while the first pod is young: Kubernetes may remove it
+        // before the next one has connected. The token that the Deployment names is accepted all the same.
+        let was_lost = self.variant == Variant::LostAgent;
+        if running.is_empty() && !was_lost {
             return Some(format!("no agent runs with a token that Rancher accepts: {seen:#?}"));
         }
         // Storage `secret` has one place for a previous token. An agent that Rancher gave a third value has none, while another works.
@@ -63,9 +70,10 @@ impl CrtModel {
         };
         // Its tunnel stays open, but once that breaks it cannot connect again.
         let revoked = |pod: &&Pod| {
-            pod.ready && !pod.leaving && pod.token.is_some_and(|token| !is_accepted(&token) && !is_third(&token))
+            let is_revoked = |token: Fingerprint| !is_accepted(&token) && !is_third(&token) && token != dead();
+            pod.ready && !pod.leaving && pod.token.is_some_and(is_revoked)
         };
-        if let Some(pod) = seen.pods.iter().find(revoked) {
+        if let Some(pod) = seen.pods.iter().find(revoked).filter(|_| !was_lost) {
             return Some(format!(
                 "the token of an agent that runs was revoked, {pod:?}: {seen:#?}"
             ));

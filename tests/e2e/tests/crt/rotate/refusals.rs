@@ -94,16 +94,60 @@ async fn rotate_refuses_a_cluster_of_rke1_unless_forced() -> Result<()> {
     Ok(())
 }
 
-/// On Rancher's side it is like any imported cluster.
+/// On Rancher's side it is like any imported cluster. What its setting has is named, and left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_explains_what_a_harvester_keeps() -> Result<()> {
     let registration = Registration::imported("my-harvester").quick().kind("harvester");
     let fixture = RancherFixture::begin_with(TokenStorage::Secret, &registration).await?;
-    let start = State::of(&fixture).await?;
-    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
+    let (start, id) = (State::of(&fixture).await?, fixture.cluster.id.as_str());
+    let rotate = ["rotate", id, "--yes", "--settle", "0s"];
+    let plan = async || -> Result<String> {
+        let plan = fixture.shell.crt(["rotate", id, "--dry-run"]).run().await?.expect(0)?;
+        Ok(plan.stdout)
+    };
+    ensure!(
+        !plan().await?.contains("cluster-registration-url"),
+        "there is no such setting yet"
+    );
+
+    let kind = "settings.harvesterhci.io";
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": kind },
+        "spec": {
+            "group": "harvesterhci.io", "scope": "Cluster",
+            "names": { "kind": "Setting", "plural": "settings", "singular": "setting" },
+            "versions": [{ "name": "v1beta1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            } } }],
+        },
+    });
+    let default = fixture.rancher.token_values(&fixture.cluster).await?["default-token"].clone();
+    let url = format!("{}/v3/import/{default}_{id}.yaml", fixture.rancher.url());
+    let setting = json!({
+        "apiVersion": "harvesterhci.io/v1beta1", "kind": "Setting", "metadata": { "name": "cluster-registration-url" },
+        "value": json!({ "url": url, "insecureSkipTLSVerify": true }).to_string(),
+    });
+    let apply = async |object: &Value| {
+        let apply = ["--context", id, "apply", "-f", "-"];
+        let apply = fixture.shell.kubectl(apply).stdin(object.to_string());
+        anyhow::Ok(apply.run().await?.code() == Some(0))
+    };
+    // The API server serves a new kind a moment later.
+    until("the definition", async || Ok(apply(&definition).await?.then_some(()))).await?;
+    until("the setting", async || Ok(apply(&setting).await?.then_some(()))).await?;
+
+    let names = format!(
+        "{} (Harvester's setting cluster-registration-url): it has an import URL with this value.",
+        start.tokens["default-token"]
+    );
+    let planned = plan().await?;
+    ensure!(planned.contains(&names) && !planned.contains(&default), "{planned}");
     let done = fixture.shell.crt(rotate).run().await?.expect(0)?;
-    ensure!(done.stderr.contains("cluster-registration-url"), "{done}");
+    ensure!(done.stderr.contains(&names), "{done}");
     state::rotated(&fixture, &start, Scope::All).await?;
+    // The next one does not revoke what is in there now.
+    let other = plan().await?;
+    ensure!(other.contains("which this rotation does not revoke"), "{other}");
     Ok(())
 }
 

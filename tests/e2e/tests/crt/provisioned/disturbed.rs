@@ -1,0 +1,191 @@
+//! Rotations of provisioned clusters that something disturbs: another operator, a slow link, an upgrade of Rancher, another first token.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{CommandOutput, RancherFixture, until};
+use rstest::rstest;
+use rustix::process::Signal;
+use serde_json::json;
+use test_cluster::{Fault, Moment, On, Registration, TokenStorage};
+
+use super::{begin, has_planned, run, survives_restarts};
+use crate::state::{self, Scope, State};
+use crate::writes::effective;
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_operators_only_one_writes(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = begin(storage, "hasselt", 2).await?;
+    let start = State::of(&fixture).await?;
+    let ((one, left), (two, right)) = tokio::try_join!(fixture.behind_proxy(), fixture.behind_proxy())?;
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
+    let (left, right) = tokio::try_join!(left.crt(rotate).run(), right.crt(rotate).run())?;
+    let (done, other, proxy) = if left.code() == Some(0) {
+        (left, right, two)
+    } else {
+        (right, left, one)
+    };
+    done.expect(0)?;
+    let other = other.expect(5)?;
+    assert_eq!(effective(&proxy), Vec::<String>::new(), "{other}");
+    rotated(&fixture, &start).await
+}
+
+/// Every token is rotated, also in the machines' files, and stays so.
+async fn rotated(fixture: &RancherFixture, start: &State) -> Result<()> {
+    let rotated = state::rotated(fixture, start, Scope::All).await?;
+    let report = fixture.rancher.report(&fixture.cluster).await?;
+    ensure!(has_planned(&report, rotated.named()), "{report:#?}");
+    survives_restarts(fixture).await
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_succeeds_over_a_slow_link(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = begin(storage, "oostende", 2).await?;
+    let start = State::of(&fixture).await?;
+    let (proxy, shell) = fixture.behind_slow_link(Duration::from_millis(100)).await?;
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
+    let done = shell.crt(rotate).run().await?.expect(0);
+    done.with_context(|| proxy.transcript())?;
+    rotated(&fixture, &start).await
+}
+
+#[rstest]
+#[case::and_resumed("rotate")]
+#[case::and_rolled_back("rollback")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_survives_an_upgrade_of_rancher(#[case] verb: &str) -> Result<()> {
+    let registration = Registration::imported("upgraded").quick().provisioned(2);
+    let name = format!("upgraded-provisioned-{verb}");
+    let fixture = RancherFixture::begin_apart_with(TokenStorage::Status, &name, &registration).await?;
+    let start = State::of(&fixture).await?;
+    let left = killed(&fixture, On::write().path("*/deployments/cattle-cluster-agent").nth(2)).await?;
+    ensure!(!left.temporary.is_empty(), "{left:#?}");
+    fixture.rancher.upgrade().await?;
+    let done = run(&fixture, verb, &[]).await?.expect(0)?;
+    if verb == "rotate" {
+        return rotated(&fixture, &start).await.with_context(|| done.to_string());
+    }
+    let now = State::of(&fixture).await?;
+    ensure!(
+        now.tokens == start.tokens && now.graces.is_empty() && now.temporary.is_empty(),
+        "{now:#?}\n{done}"
+    );
+    let new = left.new_token().context("no new token")?;
+    ensure!(now.report.accepted.iter().all(|token| token != new), "{now:#?}");
+    survives_restarts(&fixture).await
+}
+
+/// Kills a rotation after this write. Returns what it has left.
+async fn killed(fixture: &RancherFixture, on: On) -> Result<State> {
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    proxy.plan(on, Fault::Kill(Moment::After));
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
+    let run = shell.crt(rotate).start().await?;
+    proxy.victim(run.pid()?);
+    let ended: CommandOutput = run.finish().await?;
+    ended.expect_killed().with_context(|| proxy.transcript())?;
+    State::of(fixture).await
+}
+
+/// Someone creates a token for a node that joins. It sorts first, so Rancher's planner deploys it from now on.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_becomes_the_first_gets_the_new_value_too(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = begin(storage, "kortrijk", 2).await?;
+    let start = State::of(&fixture).await?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let paused = proxy.plan(
+        On::write().path("*/management.cattle.io/v3/clusters/*"),
+        Fault::Stop(Moment::Before),
+    );
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
+    let rotation = shell.crt(rotate).start().await?;
+    proxy.victim(rotation.pid()?);
+    paused.strikes().await;
+    let token = json!({
+        "apiVersion": "management.cattle.io/v3", "kind": "ClusterRegistrationToken",
+        "metadata": { "name": "crt-aaaaa" }, "spec": { "clusterName": fixture.cluster.id },
+    });
+    let create = [
+        "--context",
+        "management",
+        "-n",
+        &fixture.cluster.id,
+        "create",
+        "-f",
+        "-",
+    ];
+    fixture
+        .shell
+        .kubectl(create)
+        .stdin(token.to_string())
+        .run()
+        .await?
+        .expect(0)?;
+    let given = until("the value of the new token", async || {
+        Ok(State::of(&fixture).await?.tokens.get("crt-aaaaa").cloned())
+    })
+    .await?;
+    paused.release();
+    rotation.signal(Signal::CONT)?;
+    let done = rotation.finish().await?.expect(0)?;
+    ensure!(!done.stderr.contains("Not rotated"), "{done}");
+    let now = State::of(&fixture).await?;
+    ensure!(now.tokens["crt-aaaaa"] == now.system(), "{now:#?}\n{done}");
+    for old in start.tokens.values().chain([&given]) {
+        ensure!(
+            !now.report.accepted.contains(old),
+            "{old} is accepted: {now:#?}\n{done}"
+        );
+    }
+    ensure!(now.graces.is_empty() && now.temporary.is_empty(), "{now:#?}");
+    ensure!(has_planned(&now.report, now.system()), "{now:#?}");
+    survives_restarts(&fixture).await
+}
+
+/// A machine that does not answer: each run extends the time for which the old values are kept, and says until when.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_run_extends_what_a_silent_machine_needs() -> Result<()> {
+    let fixture = begin(TokenStorage::Secret, "mechelen", 2).await?;
+    let silent = super::machines(&fixture).await?.pop().context("no machine")?;
+    super::change(&fixture, &silent, json!({ "running": false })).await?;
+    let until = |output: &CommandOutput| -> Result<String> {
+        let (_, rest) = output
+            .stderr
+            .split_once("stay valid until ")
+            .with_context(|| output.to_string())?;
+        Ok(rest.split_whitespace().next().unwrap_or_default().to_owned())
+    };
+    let first = until(&run(&fixture, "rotate", &[]).await?.expect(4)?)?;
+    // Days pass.
+    let soon = first.parse::<k8s_openapi::jiff::Timestamp>()? - k8s_openapi::jiff::SignedDuration::from_hours(48);
+    for secret in ["crt-token-system", "crt-token-default-token"] {
+        let patch = json!({ "stringData": { "gracePeriodExpiresAt": format!("{soon:.0}") } }).to_string();
+        let args = [
+            "--context",
+            "management",
+            "-n",
+            &fixture.cluster.id,
+            "patch",
+            "secret",
+            secret,
+            "-p",
+            &patch,
+        ];
+        fixture.shell.kubectl(args).run().await?.expect(0)?;
+    }
+    let second = until(&run(&fixture, "rotate", &[]).await?.expect(4)?)?;
+    ensure!(second >= first, "{second} after {first}");
+    super::change(&fixture, &silent, json!({ "running": true })).await?;
+    run(&fixture, "rotate", &[]).await?.expect(0)?;
+    Ok(())
+}
