@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
-use client::connection::{Connection, ConnectionOptions, Environment};
+use client::connection::{Connection, ConnectionOptions, ContextCluster, Environment};
 use client::duration;
 use client::error::Error;
 use client::sanitize::shell_word;
@@ -119,6 +119,11 @@ impl ConnectionFlags {
     /// Finds the API server and the identity as kubectl would. Reads files, sends nothing.
     pub fn load(&self, environment: &Environment) -> Result<Connection, Error> {
         self.options().load(environment)
+    }
+
+    /// Every context of the kubeconfig whose cluster has an address and a CA. Reads files, sends nothing.
+    pub fn contexts(&self, environment: &Environment) -> Result<Vec<ContextCluster>, Error> {
+        self.options().contexts(environment)
     }
 
     /// The values of the flags.

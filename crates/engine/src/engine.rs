@@ -456,7 +456,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// Releases the lock. If that fails, the lock expires.
     async fn finish(&self, state: State<C>, outcome: Outcome) -> Outcome {
         let release = match &outcome {
-            Outcome::Done | Outcome::AlreadyDone => Release::Finish("rotated".to_owned()),
+            Outcome::Done | Outcome::AlreadyDone => Release::Finish(RotationOf::<C>::WORDS.done.to_owned()),
             Outcome::RolledBack(reason) => Release::Finish(format!("rolled back: {reason}")),
             Outcome::RolledForward(reason) => Release::Finish(format!("rotated, rollback not possible: {reason}")),
             // The Lease may still have the journal of a run of which no object exists.

@@ -60,6 +60,10 @@ use crate::run::{Draw, Run};
 pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// The plugin, as it is typed after `kubectl`; also the label of its Leases.
     const KIND: &'static str;
+    /// The kinds of the Leases that it has in common with other rotations of the same plugin, its own included.
+    const KINDS: &'static [&'static str] = &[Self::KIND];
+    /// What it is called.
+    const WORDS: Words = Words::ROTATION;
     /// The field manager of every write.
     const FIELD_MANAGER: &'static str;
     /// The flag that sets [`Timer::Quiet`], without dashes.
@@ -166,6 +170,26 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     fn also_invalidated(_plan: &Plan<Self>) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// What a kind of rotation is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// The command: `rotate`.
+    pub verb: &'static str,
+    /// In a sentence: `rotation`.
+    pub noun: &'static str,
+    /// Its result: `rotated`.
+    pub done: &'static str,
+}
+
+impl Words {
+    /// Those of most rotations.
+    pub const ROTATION: Self = Self {
+        verb: "rotate",
+        noun: "rotation",
+        done: "rotated",
+    };
 }
 
 /// The two credentials of a run, by fingerprint.

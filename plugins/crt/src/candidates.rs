@@ -12,7 +12,7 @@ use crate::listing::Source;
 /// How many clusters a command takes.
 fn takes_clusters(command: &str) -> Option<usize> {
     match command {
-        "list" | "ls" | "rotate" => Some(usize::MAX),
+        "list" | "ls" | "rotate" | "rescue" => Some(usize::MAX),
         "status" | "verify" | "rollback" => Some(1),
         _ => None,
     }

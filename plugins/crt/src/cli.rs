@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Rotate(commands::rotate::Rotate),
     /// Roll back an unfinished rotation
     Rollback(commands::rollback::Rollback),
+    /// Bring back agents that have lost their token
+    Rescue(commands::rescue::Rescue),
     /// Verify which token a cluster's agent uses, and that it is accepted
     Verify(commands::verify::Verify),
     /// Print the client and server version information
@@ -62,6 +64,7 @@ impl Plugin for Crt {
             Command::Status(status) => commands::status::run(status, &global, &context).await,
             Command::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
             Command::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
+            Command::Rescue(rescue) => Box::pin(commands::rescue::run(rescue, &global, &context)).await,
             Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
         }

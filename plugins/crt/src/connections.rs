@@ -11,15 +11,18 @@ use std::fmt;
 use cli::Failures;
 use cli::app::{Context, GlobalFlags};
 use cli::flags::ConnectionFlags;
-use cli::rotation::Commands;
+use cli::rotation::{Commands, OtherKind};
 use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
+use engine::rotation::Rotation as _;
 use rancher::cluster::{self, Cluster, ClusterId, ClusterKind};
 use rancher::probe::{Probe, ServerIdentity};
 use rancher::provisioned::{self, ProvisioningCluster};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
+
+use crate::rotation::rescue::Rescue;
 
 /// The management cluster, in messages.
 pub(crate) const MANAGEMENT: &str = "the management cluster";
@@ -38,7 +41,13 @@ impl DownstreamFlags {
     /// The later commands about a cluster, with the same contexts as this one.
     pub(crate) fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
         let commands = Commands::new::<crate::cli::Crt>(cluster.to_string(), global);
-        commands.with("--downstream-context", self.downstream_context.as_deref())
+        let commands = commands.with("--downstream-context", self.downstream_context.as_deref());
+        let of_rescue = commands.clone().resumed_with(Rescue::WORDS.verb);
+        commands.or_of(OtherKind {
+            kind: Rescue::KIND,
+            display: "a rescue",
+            commands: of_rescue,
+        })
     }
 
     /// The commands of kubectl on the downstream cluster. Without its context, they have no connection flags.
@@ -295,6 +304,17 @@ impl Management {
 }
 
 impl Connections {
+    /// The same, with the downstream cluster through Rancher.
+    pub(crate) fn through_rancher(mut self) -> Self {
+        let proxied = self.downstream.and_then(|downstream| downstream.proxied);
+        self.downstream = proxied.map(|server| Downstream {
+            proxied: Some(server.clone()),
+            route: Route::ThroughRancher,
+            server,
+        });
+        self
+    }
+
     /// Finds a cluster by name, and opens its connections.
     pub(crate) async fn open(
         global: &GlobalFlags,

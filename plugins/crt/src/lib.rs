@@ -4,6 +4,7 @@ mod candidates;
 pub mod cli;
 mod commands;
 mod connections;
+mod contexts;
 mod controller;
 #[cfg(test)]
 mod fixtures;

@@ -40,7 +40,7 @@ pub struct Commands {
 pub struct OtherKind {
     /// Its kind.
     pub kind: &'static str,
-    /// What it rotates, in a sentence: `the agent token`.
+    /// What it is, in a sentence: `a rotation of the agent token`.
     pub display: &'static str,
     /// The commands about it.
     pub commands: Commands,

@@ -73,7 +73,7 @@ impl RotationStatus {
 fn last_result<R: Rotation>(record: &LeaseRecord) -> Option<String> {
     let result = record.last_result.clone()?;
     match &record.kind {
-        Some(kind) if kind != R::KIND => Some(format!("{result}, {kind}")),
+        Some(kind) if !R::KINDS.contains(&kind.as_str()) => Some(format!("{result}, {kind}")),
         _ => Some(result),
     }
 }
@@ -157,7 +157,7 @@ impl RotationInProgress {
     fn of_other<R: Rotation>(rotation: &LeasedRotation<R>, other: &OtherKind, now: Timestamp) -> Self {
         Self {
             run: None,
-            unreadable: Some(format!("a rotation of {} is in progress", other.display)),
+            unreadable: Some(format!("{} is in progress", other.display)),
             holder: rotation.record.describe_holder(now),
             renewed: rotation.record.renewed.filter(|_| rotation.record.holder.is_some()),
             unattended: rotation.is_unattended(),

@@ -16,7 +16,7 @@ use engine::journal::{Journal, Unreadable};
 use engine::lock::{AcquireError, LeaseRecord, LockGuard, Release};
 use engine::phase::Phase;
 use engine::plan::{self, NoPlan, Planned};
-use engine::rotation::{Check, Rotation};
+use engine::rotation::{Check, Rotation, Words};
 use tokio::sync::watch;
 
 use crate::rotation::leases::LeasedRotation;
@@ -95,6 +95,9 @@ impl<C: Controller> Job<'_, C> {
         result.fail(&error);
         error
     }
+
+    /// What it is called.
+    const WORDS: Words = RotationOf::<C>::WORDS;
 
     async fn try_run(&self, result: &mut RotationResult) -> Result<(), Error> {
         let Some(ready) = self.prepare(result).await? else {
@@ -178,7 +181,7 @@ impl<C: Controller> Job<'_, C> {
         match lock.acquire(self.force_lock, on_wait).await {
             Ok(taken) => Ok(taken),
             Err(AcquireError::Held(holder)) => {
-                let message = format!("the rotation of {name} is held by {holder}");
+                let message = format!("the {} of {name} is held by {holder}", Self::WORDS.noun);
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
@@ -203,7 +206,8 @@ impl<C: Controller> Job<'_, C> {
         if self.dry_run != DryRun::None && !record.holder_has_exited() && record.holder.is_some() {
             let (name, now) = (&self.target.display, self.controller.server().clock.now());
             let holder = record.describe_holder(now).unwrap_or_default();
-            self.ui.warn(format!("the rotation of {name} is held by {holder}"));
+            let noun = Self::WORDS.noun;
+            self.ui.warn(format!("the {noun} of {name} is held by {holder}"));
         }
         let mut was_forward = false;
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
@@ -219,7 +223,8 @@ impl<C: Controller> Job<'_, C> {
         };
         if self.verb == Verb::Rollback && journal.is_none() {
             result.end("nothing-to-do");
-            result.message = Some(format!("no rotation of {} is in progress", self.target.display));
+            let noun = Self::WORDS.noun;
+            result.message = Some(format!("no {noun} of {} is in progress", self.target.display));
             return Ok(None);
         }
         let is_resumed = journal.is_some();
@@ -242,7 +247,7 @@ impl<C: Controller> Job<'_, C> {
             return Error::failed(Unreadable::OtherKind(kind.to_owned()).to_string());
         };
         let (rotate, rollback) = (other.commands.rotate(), other.commands.rollback());
-        Error::failed(format!("a rotation of {} is in progress", other.display))
+        Error::failed(format!("{} is in progress", other.display))
             .hint(format!("`{rotate}` resumes it"))
             .hint(format!("`{rollback}` rolls it back"))
     }
@@ -264,18 +269,22 @@ impl<C: Controller> Job<'_, C> {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
-                let message = format!(
-                    "cannot rotate {}: it would wait forever for {what}",
-                    self.target.display
-                );
+                let (verb, name) = (Self::WORDS.verb, &self.target.display);
+                let message = format!("cannot {verb} {name}: it would wait forever for {what}");
                 return Err(Error::failed(message));
             }
             Err(NoPlan::Refused(blockers)) if journal.is_none() => {
-                return Err(outcome::refusal(self.target, blockers, result));
+                return Err(outcome::refused(
+                    Verb::Rotate,
+                    Self::WORDS,
+                    self.target,
+                    blockers,
+                    result,
+                ));
             }
             // The run stays as it is, so that it can be finished.
             Err(NoPlan::Refused(blockers)) if self.verb == Verb::Rollback && was_forward => {
-                return Err(outcome::rollback_refusal(self.target, blockers, result));
+                return Err(outcome::rollback_refusal(Self::WORDS, self.target, blockers, result));
             }
             // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,
@@ -308,17 +317,19 @@ impl<C: Controller> Job<'_, C> {
         let unchanged = journal.as_ref().is_some_and(|journal| *journal.run() == claim);
         let is_discarded = self.force_journal && self.verb == Verb::Rotate;
         if journal.is_none() && claim.direction != Direction::Forward && !is_discarded {
-            let message = format!("nothing of the rotation of {} can be rolled back", self.target.display);
+            let noun = Self::WORDS.noun;
+            let message = format!("nothing of the {noun} of {} can be rolled back", self.target.display);
             let rotate = self.target.commands.rotate_forced(Check::JOURNAL);
-            let hint = format!("`{rotate}` discards its journal and starts a new rotation");
+            let hint = format!("`{rotate}` discards its journal and starts a new {noun}");
             return Err(Error::failed(message).hint(hint));
         }
         if journal.is_none() {
-            self.ui.status(if is_discarded {
-                "Discarding the run in the Lease. Starting a new rotation."
+            let what = if is_discarded {
+                "Discarding the run in the Lease."
             } else {
-                "The run in the Lease has changed nothing. Starting a new rotation."
-            });
+                "The run in the Lease has changed nothing."
+            };
+            self.ui.status(format!("{what} Starting a new {}.", Self::WORDS.noun));
         }
         if !unchanged {
             *seen = self.observe(journal.as_ref()).await?;
@@ -333,8 +344,8 @@ impl<C: Controller> Job<'_, C> {
         }
         if !journal.run().may_turn(Direction::Rollback) {
             let Target { display, commands, .. } = self.target;
-            let message =
-                format!("the rotation of {display} has begun to revoke the old token and can only be finished");
+            let noun = Self::WORDS.noun;
+            let message = format!("the {noun} of {display} has begun to revoke the old token and can only be finished");
             let rotate = commands.rotate();
             return Err(Error::failed(message).hint(format!("`{rotate}` finishes it")));
         }
@@ -382,9 +393,9 @@ impl<C: Controller> Job<'_, C> {
     fn title(&self, direction: Direction) -> String {
         let (name, reached) = (&self.target.display, self.controller.reached());
         let what = if direction.is_rollback() {
-            "Rollback"
+            "Rollback".to_owned()
         } else {
-            "Rotation"
+            capitalized(Self::WORDS.noun)
         };
         format!("{what} of {name}{reached}:")
     }
@@ -436,7 +447,7 @@ impl<C: Controller> Job<'_, C> {
         if !matches!(outcome, Outcome::Pending { .. } | Outcome::Refused(_)) {
             result.remarks.extend(self.controller.unproven());
         }
-        let ended = end_of(self.verb, outcome, self.target, pending, result);
+        let ended = end_of(self.verb, Self::WORDS, outcome, self.target, pending, result);
         if rolled_forward {
             let summary = self.controller.rolled_forward();
             result.new_fingerprint = summary.in_use;
@@ -485,18 +496,24 @@ fn in_progress<R: Rotation>(journal: &Journal<R>, verb: Verb) -> String {
     let run = journal.run();
     let (id, phase) = (&run.id, run.phase);
     let reason = journal.reason.as_deref().unwrap_or("requested");
+    let (noun, done) = (capitalized(R::WORDS.noun), R::WORDS.done);
     match (verb, run.direction) {
-        (_, Direction::Forward) => format!("Rotation {id} is in progress, in phase {phase}. Resuming it."),
+        (_, Direction::Forward) => format!("{noun} {id} is in progress, in phase {phase}. Resuming it."),
         (Verb::Rotate, Direction::Rollback) => {
-            format!("Rotation {id} is being rolled back ({reason}). Finishing the rollback; nothing is rotated.")
+            format!("{noun} {id} is being rolled back ({reason}). Finishing the rollback; nothing is {done}.")
         }
         (Verb::Rollback, Direction::Rollback) => {
-            format!("Rotation {id} is in progress, in phase {phase}. Rolling it back.")
+            format!("{noun} {id} is in progress, in phase {phase}. Rolling it back.")
         }
         (_, Direction::RollForward) => {
-            format!("Rotation {id} can no longer be rolled back ({reason}). Finishing it.")
+            format!("{noun} {id} can no longer be rolled back ({reason}). Finishing it.")
         }
     }
+}
+
+fn capitalized(noun: &str) -> String {
+    let first = noun.get(..1).unwrap_or_default().to_ascii_uppercase();
+    first + noun.get(1..).unwrap_or_default()
 }
 
 /// Where the rotation starts from.

@@ -36,6 +36,11 @@ impl<R: Rotation> LeasedRotation<R> {
         self.journal.is_some()
     }
 
+    /// Whether a rotation of this other kind was begun and is not finished.
+    pub fn is_of(&self, kind: &str) -> bool {
+        matches!(&self.journal, Some(Err(Unreadable::OtherKind(other))) if other == kind)
+    }
+
     /// The journal, where it can be read.
     pub fn journal(&self) -> Option<&Journal<R>> {
         self.journal.as_ref()?.as_ref().ok()

@@ -8,7 +8,7 @@ use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::engine::{Outcome, Pause};
 use engine::phase::Phase;
-use engine::rotation::Blocker;
+use engine::rotation::{Blocker, Words};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -26,7 +26,7 @@ pub struct RotationResult {
     /// What it is about.
     #[serde(flatten)]
     details: Map<String, Value>,
-    /// `rotated`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    /// `rotated`, `rescued`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
     pub outcome: &'static str,
     /// The exit code of a run for this target alone.
     pub exit_code: u8,
@@ -124,6 +124,14 @@ impl RotationResult {
         self.exit_code = ExitCode::Done as u8;
     }
 
+    /// Another run for the same target has followed.
+    pub fn continue_with(&mut self, next: Self) {
+        let before = std::mem::replace(self, next);
+        self.old_fingerprint = before.old_fingerprint.or(self.old_fingerprint);
+        self.plan.splice(..0, before.plan);
+        self.remarks.splice(..0, before.remarks);
+    }
+
     /// It ended with an error. The outcome follows from its kind, unless `end_of` has set a more precise one.
     pub fn fail(&mut self, error: &Error) {
         self.exit_code = ExitCode::from(error) as u8;
@@ -151,25 +159,27 @@ pub enum Verb {
 /// requested.
 pub(crate) fn end_of(
     verb: Verb,
+    words: Words,
     outcome: Outcome,
     target: &Target,
     pending: bool,
     result: &mut RotationResult,
 ) -> Result<(), Error> {
     let name = &target.display;
+    let Words { noun, done, .. } = words;
     match outcome {
         Outcome::Done | Outcome::AlreadyDone => {
             if matches!(outcome, Outcome::AlreadyDone) {
-                result.message = Some("a previous run had finished the rotation: nothing left to do".to_owned());
+                result.message = Some(format!("a previous run had finished the {noun}: nothing left to do"));
             }
             match verb {
                 Verb::Rotate => {
-                    result.end("rotated");
+                    result.end(done);
                     Ok(())
                 }
                 // Another run finished it before this one acquired the lock.
                 Verb::Rollback => Err(Error::failed(format!(
-                    "the rotation of {name} can no longer be rolled back: it is finished"
+                    "the {noun} of {name} can no longer be rolled back: it is finished"
                 ))),
             }
         }
@@ -181,7 +191,7 @@ pub(crate) fn end_of(
                     Ok(())
                 }
                 Verb::Rotate => Err(Error::failed(format!(
-                    "the rotation of {name} was rolled back, and {}: {reason}",
+                    "the {noun} of {name} was rolled back, and {}: {reason}",
                     target.restored
                 ))),
             }
@@ -189,10 +199,10 @@ pub(crate) fn end_of(
         Outcome::RolledForward(reason) => {
             result.outcome = "rolled-forward";
             Err(Error::failed(format!(
-                "the rotation of {name} could not be rolled back: {reason}"
+                "the {noun} of {name} could not be rolled back: {reason}"
             )))
         }
-        Outcome::Refused(blockers) => Err(refusal(target, blockers, result)),
+        Outcome::Refused(blockers) => Err(refused(Verb::Rotate, words, target, blockers, result)),
         Outcome::Pending {
             because: Pause::Error(error),
             ..
@@ -206,21 +216,26 @@ pub(crate) fn end_of(
                 result.phase = Some(phase);
                 result.direction = Some(direction);
             }
-            Err(stopped(target, phase, direction, because, pending, result))
+            Err(stopped(words, target, phase, direction, because, pending, result))
         }
     }
 }
 
 /// Why nothing was begun.
 pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
-    refused(Verb::Rotate, target, blockers, result)
+    refused(Verb::Rotate, Words::ROTATION, target, blockers, result)
 }
 
 /// Why a rollback was not begun. The rotation is still in progress.
-pub(super) fn rollback_refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+pub(super) fn rollback_refusal(
+    words: Words,
+    target: &Target,
+    blockers: Vec<Blocker>,
+    result: &mut RotationResult,
+) -> Error {
     let rotate = target.commands.rotate();
-    let error = refused(Verb::Rollback, target, blockers, result).of_kind(Kind::Pending);
-    error.hint(format!("`{rotate}` resumes the rotation"))
+    let error = refused(Verb::Rollback, words, target, blockers, result).of_kind(Kind::Pending);
+    error.hint(format!("`{rotate}` resumes the {}", words.noun))
 }
 
 /// With the way out of each.
@@ -229,14 +244,21 @@ fn with_hints(error: Error, blockers: &[Blocker]) -> Error {
     hints.filter(|hint| !hint.is_empty()).fold(error, Error::hint)
 }
 
-fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+/// Why a run was not begun.
+pub(super) fn refused(
+    verb: Verb,
+    words: Words,
+    target: &Target,
+    blockers: Vec<Blocker>,
+    result: &mut RotationResult,
+) -> Error {
     result.outcome = "refused";
     let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
-    let (command, words) = match verb {
-        Verb::Rotate => ("rotate", "rotate"),
+    let (command, what) = match verb {
+        Verb::Rotate => (words.verb, words.verb),
         Verb::Rollback => ("rollback", "roll back"),
     };
-    let message = format!("cannot {words} {}: {}", target.display, reasons.join("; "));
+    let message = format!("cannot {what} {}: {}", target.display, reasons.join("; "));
     let mut error = with_hints(Error::failed(message), &blockers);
     // Where one of them cannot be overridden, the others are not worth it.
     let checks: Option<BTreeSet<&str>> = blockers.iter().map(|blocker| blocker.check).collect();
@@ -251,6 +273,7 @@ fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut Rot
 }
 
 fn stopped(
+    words: Words,
     target: &Target,
     phase: Phase,
     direction: Direction,
@@ -263,9 +286,10 @@ fn stopped(
         commands,
         ..
     } = target;
+    let noun = words.noun;
     if !pending && phase > Phase::Survey {
         let status = commands.status();
-        let message = format!("another run has finished the rotation of {name}");
+        let message = format!("another run has finished the {noun} of {name}");
         return Error::failed(message).hint(format!("`{status}` shows the result"));
     }
     if !pending {
@@ -275,11 +299,7 @@ fn stopped(
             other => Error::failed(format!("{message}: {}", reason(&other))),
         };
     }
-    let what = if direction.is_rollback() {
-        "rollback"
-    } else {
-        "rotation"
-    };
+    let what = if direction.is_rollback() { "rollback" } else { noun };
     let mut error = match &because {
         Pause::Interrupted => Error::new(
             Kind::Interrupted,
@@ -383,7 +403,7 @@ mod tests {
     /// Exit code, outcome, what a user reads.
     fn printed(verb: Verb, outcome: Outcome, left: bool) -> String {
         let mut result = RotationResult::of(&target());
-        let ended = end_of(verb, outcome, &target(), left, &mut result);
+        let ended = end_of(verb, Words::ROTATION, outcome, &target(), left, &mut result);
         if let Err(error) = &ended {
             result.fail(error);
         }

@@ -31,6 +31,16 @@ pub struct RunFlags {
     pub output: Option<String>,
 }
 
+impl RunFlags {
+    /// The flags of a document that these commands print.
+    pub fn output_flags(&self) -> OutputFlags {
+        OutputFlags {
+            output: self.output.clone(),
+            ..OutputFlags::default()
+        }
+    }
+}
+
 /// The flags of a command that rotates several targets.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct SeveralFlags {
@@ -68,10 +78,7 @@ impl<'a> Results<'a> {
     /// By the flags of the command. `single`: one target was named.
     pub fn new(ui: &'a Ui, flags: &RunFlags, single: bool) -> Result<Self, Error> {
         let dry_run = flags.dry_run;
-        let flags = OutputFlags {
-            output: flags.output.clone(),
-            ..OutputFlags::default()
-        };
+        let flags = flags.output_flags();
         let format = flags.format()?;
         if matches!(format, OutputFormat::Wide) {
             return Err(Error::usage(
@@ -110,7 +117,7 @@ impl<'a> Results<'a> {
             }
             _ => {}
         }
-        if result.outcome == "rotated"
+        if ["rotated", "rescued"].contains(&result.outcome)
             && let Some(last) = result.remarks.last()
         {
             self.ui.status(last);

@@ -8,10 +8,12 @@ use crate::ui::Ui;
 use crate::{ExitCode, Failures, failures};
 use client::error::{Error, Kind};
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream;
 use rand::RngExt as _;
 
 use engine::controller::Controller;
+use engine::rotation::Words;
 
 use crate::rotation::job::{Job, Ready, STOPPING};
 use crate::rotation::outcome::RotationResult;
@@ -28,6 +30,15 @@ pub struct Parallelism {
     pub stop_on_failure: bool,
 }
 
+/// Whether the user agrees.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Confirmation<'a> {
+    /// Do not ask.
+    pub yes: bool,
+    /// What is said before the question; by default how many rotations begin.
+    pub question: Option<&'a str>,
+}
+
 /// One of them, and how it ended.
 pub struct Each<'a, C> {
     /// What it is about.
@@ -38,7 +49,12 @@ pub struct Each<'a, C> {
     pub result: RotationResult,
     /// How it ended.
     pub ended: Result<(), Error>,
+    /// What follows, if it succeeds.
+    then: Option<Followed<'a>>,
 }
+
+/// The second run for a target.
+type Followed<'a> = BoxFuture<'a, (RotationResult, Result<(), Error>)>;
 
 impl<'a, C: Controller> Each<'a, C> {
     /// Nothing was done yet.
@@ -48,6 +64,27 @@ impl<'a, C: Controller> Each<'a, C> {
             result: RotationResult::of(job.target),
             job: Some(job),
             ended: Ok(()),
+            then: None,
+        }
+    }
+
+    /// Where it succeeds, this follows, and the result is that of both.
+    #[must_use]
+    pub fn followed_by(self, then: Followed<'a>) -> Self {
+        Self {
+            then: Some(then),
+            ..self
+        }
+    }
+
+    /// There is nothing to do, as the result says.
+    pub fn done(target: &'a Target, result: RotationResult) -> Self {
+        Self {
+            target,
+            job: None,
+            result,
+            ended: Ok(()),
+            then: None,
         }
     }
 
@@ -59,6 +96,7 @@ impl<'a, C: Controller> Each<'a, C> {
             job: None,
             result,
             ended: Err(error),
+            then: None,
         }
     }
 
@@ -75,8 +113,15 @@ impl<'a, C: Controller> Each<'a, C> {
 
     async fn carry_out(&mut self, ready: Ready<C>) {
         let Some(job) = &self.job else { return };
-        if let Err(error) = Box::pin(job.carry_out(ready, &mut self.result)).await {
-            self.fail(error);
+        match Box::pin(job.carry_out(ready, &mut self.result)).await {
+            Err(error) => self.fail(error),
+            Ok(()) => {
+                if let Some(then) = self.then.take() {
+                    let (next, ended) = then.await;
+                    self.result.continue_with(next);
+                    self.ended = ended;
+                }
+            }
         }
     }
 
@@ -89,7 +134,7 @@ impl<'a, C: Controller> Each<'a, C> {
     }
 }
 
-/// Rotates all of them; `ended` is called for each as it ends.
+/// Rotates all of them; `ended` is called for each as it ends. Returns how many began, after the confirmation.
 ///
 /// # Errors
 /// If the user declines, or there is no terminal for the confirmation.
@@ -97,9 +142,9 @@ pub async fn run<C: Controller>(
     ui: &Ui,
     all: &mut [Each<'_, C>],
     parallelism: Parallelism,
-    yes: bool,
+    confirmation: Confirmation<'_>,
     ended: impl Fn(&Each<'_, C>),
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let _hold = ui.hold();
     let at_once = parallelism.max.max(1);
     let surveys: Vec<_> = all.iter_mut().map(Each::prepare).collect();
@@ -115,10 +160,11 @@ pub async fn run<C: Controller>(
             ended(each);
         }
     }
-    if begun.is_empty() {
-        return Ok(());
+    let count = begun.len();
+    if count == 0 {
+        return Ok(0);
     }
-    if let Err(no) = agreed(ui, begun.len(), yes).await {
+    if let Err(no) = agreed(ui, count, confirmation).await {
         for (_, ready) in begun {
             ready.leave().await;
         }
@@ -152,18 +198,19 @@ pub async fn run<C: Controller>(
     loop {
         tokio::select! {
             next = runs.next() => if next.is_none() {
-                return Ok(());
+                return Ok(count);
             },
             () = &mut interrupted => {}
         }
     }
 }
 
-async fn agreed(ui: &Ui, count: usize, yes: bool) -> Result<(), Error> {
-    let question = if count == 1 {
-        String::new()
-    } else {
-        format!("This starts {count} rotations. Anything else that uses one of the old values stops working.")
+async fn agreed(ui: &Ui, count: usize, confirmation: Confirmation<'_>) -> Result<(), Error> {
+    let Confirmation { yes, question } = confirmation;
+    let question = match question {
+        Some(question) => question.to_owned(),
+        None if count == 1 => String::new(),
+        None => format!("This starts {count} rotations. Anything else that uses one of the old values stops working."),
     };
     ui.require_confirmation(&question, yes).await
 }
@@ -191,19 +238,32 @@ fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
 /// The result for each target, and for each name of the command line that led to none, and how the whole command ends: it succeeds
 /// only if all did. Pending comes before failed, since it has to be resumed.
 pub fn end<C>(all: Vec<Each<'_, C>>, unknown: &Failures<'_>) -> (Vec<RotationResult>, Result<ExitCode, Error>) {
+    end_of(
+        all.into_iter().map(|each| (each.result, each.ended)),
+        Words::ROTATION,
+        unknown,
+    )
+}
+
+/// The same by result.
+pub fn end_of(
+    all: impl IntoIterator<Item = (RotationResult, Result<(), Error>)>,
+    words: Words,
+    unknown: &Failures<'_>,
+) -> (Vec<RotationResult>, Result<ExitCode, Error>) {
     let unknown = unknown.all();
-    let errors = all.iter().filter_map(|each| each.ended.as_ref().err());
+    let (results, ended): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    let errors = ended.iter().filter_map(|ended| ended.as_ref().err());
     let errors = errors.chain(unknown.iter().map(|(_, error)| error));
     let kinds: Vec<Kind> = errors.map(failures::kind_among_others).collect();
-    let exit = exit(&kinds, all.len() + unknown.len());
-    let results = all.into_iter().map(|each| each.result);
+    let exit = exit(&kinds, results.len() + unknown.len(), words);
     let unknown = unknown
         .iter()
         .map(|(name, error)| RotationResult::without_target(name, error));
-    (results.chain(unknown).collect(), exit)
+    (results.into_iter().chain(unknown).collect(), exit)
 }
 
-fn exit(kinds: &[Kind], total: usize) -> Result<ExitCode, Error> {
+fn exit(kinds: &[Kind], total: usize, words: Words) -> Result<ExitCode, Error> {
     let Some(first) = kinds.first() else {
         return Ok(ExitCode::Done);
     };
@@ -212,6 +272,6 @@ fn exit(kinds: &[Kind], total: usize) -> Result<ExitCode, Error> {
         .into_iter()
         .find(|kind| kinds.contains(kind))
         .unwrap_or(*first);
-    let message = format!("{} of {total} rotations did not succeed", kinds.len());
+    let message = format!("{} of {total} {}s did not succeed", kinds.len(), words.noun);
     Err(Error::new(kind, message))
 }

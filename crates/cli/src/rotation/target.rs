@@ -63,7 +63,7 @@ impl LeaseName {
     }
 }
 
-/// The label selector of the Leases of a kind of rotation.
+/// The label selector of the Leases of a kind of rotation, and of those that have the same.
 pub(crate) fn lease_selector<R: Rotation>() -> String {
-    format!("{KIND_LABEL}={}", R::KIND)
+    format!("{KIND_LABEL} in ({})", R::KINDS.join(","))
 }

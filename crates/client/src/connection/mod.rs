@@ -30,7 +30,7 @@ use url::Url;
 
 pub use self::environment::{Environment, user_agent};
 use self::identity::Identity;
-pub use self::options::ConnectionOptions;
+pub use self::options::{ConnectionOptions, ContextCluster};
 pub use self::transport::{certificates, unanswered_writes};
 use crate::clock::ServerClock;
 use crate::error::Error;

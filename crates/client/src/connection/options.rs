@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use super::environment::Environment;
 use super::kubeconfig::Merged;
 use super::{Connection, resolve};
@@ -52,10 +54,27 @@ pub struct ConnectionOptions {
     pub disable_compression: Option<bool>,
 }
 
+/// A context of a kubeconfig, and the cluster that it leads to.
+#[derive(Clone, Debug)]
+pub struct ContextCluster {
+    /// The name of the context.
+    pub name: String,
+    /// The address of the API server.
+    pub server: Url,
+    /// The CA that the kubeconfig has for it, PEM.
+    pub authority: String,
+}
+
 impl ConnectionOptions {
     /// Determines the API server and the identity as kubectl does. Reads files, sends nothing.
     pub fn load(&self, environment: &Environment) -> Result<Connection, Error> {
         resolve::resolve(self, environment)
+    }
+
+    /// Every context of the kubeconfig whose cluster has an address and a CA. Reads files, sends nothing.
+    pub fn contexts(&self, environment: &Environment) -> Result<Vec<ContextCluster>, Error> {
+        let explicit = self.kubeconfig.as_deref().filter(|path| !path.as_os_str().is_empty());
+        Ok(resolve::contexts(&Merged::load(explicit, environment)?))
     }
 
     /// The completion candidates for the value of a flag: contexts for `--context` and other flags that end in

@@ -11,7 +11,7 @@ use url::Url;
 use super::environment::Environment;
 use super::identity::Identity;
 use super::kubeconfig::{Merged, non_empty};
-use super::options::ConnectionOptions;
+use super::options::{ConnectionOptions, ContextCluster};
 use super::{Connection, Impersonate, Trust};
 use crate::error::{Error, io_words};
 
@@ -59,6 +59,19 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
         is_default,
         environment: Arc::new(environment.clone()),
     })
+}
+
+/// The contexts whose cluster has an address and a CA. What cannot be read is left out: it is no match for anything.
+pub(super) fn contexts(merged: &Merged) -> Vec<ContextCluster> {
+    let read = |(name, context): &(String, Context)| {
+        let cluster = find(&merged.clusters, &context.cluster)?;
+        Some(ContextCluster {
+            name: name.clone(),
+            server: address(&non_empty(cluster.server.clone())?).ok()?,
+            authority: trust(&ConnectionOptions::default(), &cluster).ok()?.authority?,
+        })
+    };
+    merged.contexts.iter().filter_map(read).collect()
 }
 
 fn set(value: Option<&String>) -> Option<String> {

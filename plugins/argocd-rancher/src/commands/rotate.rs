@@ -7,7 +7,7 @@ use cli::age;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::leases::LeasedRotations;
 use cli::rotation::results::{Results, SeveralFlags};
-use cli::rotation::several::{self, Each};
+use cli::rotation::several::{self, Confirmation, Each};
 use cli::rotation::{Target, Verb};
 use cli::{ExitCode, Failures};
 use client::duration;
@@ -158,8 +158,11 @@ impl Rotate {
             command.results.print_one(each.target, &each.result, each.ended.is_ok());
         };
         let parallelism = self.several.parallelism(false);
-        let yes = self.common.run.yes;
-        Box::pin(several::run(command.ui, &mut all, parallelism, yes, print)).await?;
+        let confirmation = Confirmation {
+            yes: self.common.run.yes,
+            question: None,
+        };
+        Box::pin(several::run(command.ui, &mut all, parallelism, confirmation, print)).await?;
         let (results, end) = several::end(all, unknown);
         command.results.print(&results);
         end

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod list;
+pub(crate) mod rescue;
 pub(crate) mod rollback;
 pub(crate) mod rotate;
 pub(crate) mod status;

@@ -1,13 +1,18 @@
-//! `kubectl crt rollback`: rolls back an unfinished rotation.
+//! `kubectl crt rollback`: rolls back an unfinished rotation or rescue.
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
-use cli::rotation::Verb;
 use cli::rotation::results::{Results, exit};
+use cli::rotation::{Verb, leases};
 use client::error::Error;
+use engine::rotation::Rotation as _;
 
 use super::rotate::{Command, Common, Opened};
-use crate::connections::Management;
+use crate::connections::{DownstreamFlags, Management};
+use crate::controller::{Reactivation, RescueController};
+use crate::report;
+use crate::report::rotation::ClusterRotation;
+use crate::rotation::rescue::Rescue;
 
 /// The flags of `kubectl crt rollback`.
 #[derive(clap::Args, Clone, Debug)]
@@ -24,6 +29,10 @@ pub(crate) struct Rollback {
     /// What both commands have.
     #[command(flatten)]
     common: Common,
+
+    /// How to reach the downstream cluster.
+    #[command(flatten)]
+    downstream: DownstreamFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -51,8 +60,29 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
         context,
         results: &results,
     };
-    let opened = Opened::open(cluster, &rollback.common, &management, global, context).await;
-    let (result, ended) = command.on(&opened).await;
+    let lease = report::rotation::lease(&cluster.id);
+    let rotation: Option<ClusterRotation> = leases::of(&management.server, &lease).await?;
+    let opened = Opened::open(
+        cluster,
+        &rollback.common,
+        &rollback.downstream,
+        &management,
+        global,
+        context,
+    )
+    .await;
+    let (result, ended) = if rotation.is_some_and(|rotation| rotation.is_of(Rescue::KIND)) {
+        let options = rollback.common.options(false, Some(Reactivation::default()));
+        let opened = Opened {
+            target: report::rotation::target_of_rescue(&opened.target),
+            ..opened
+        };
+        let connections = opened.connections.as_ref().map_err(Clone::clone);
+        let controller = connections.and_then(|connections| RescueController::new(connections, options));
+        command.with(&opened, controller).await
+    } else {
+        command.on(&opened).await
+    };
     let nothing_to_do = result.outcome == "nothing-to-do";
     results.print(&[result]);
     exit(ended, nothing_to_do, rollback.exit_code)

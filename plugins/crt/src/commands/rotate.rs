@@ -5,17 +5,18 @@ use std::time::Duration;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::outcome::refusal;
 use cli::rotation::results::{Results, RunFlags, SeveralFlags};
-use cli::rotation::several::{self, Each};
+use cli::rotation::several::{self, Confirmation, Each};
 use cli::rotation::{Job, RotationResult, Target, Verb, force};
 use cli::ui::Ui;
 use cli::{ExitCode, Failures};
 use client::duration;
 use client::error::Error;
+use engine::controller::Controller;
 use engine::rotation::{Blocker, Check};
 use rancher::cluster::{self, Cluster, ClusterKind};
 
 use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
-use crate::controller::{CrtController, Options, check, unsupported};
+use crate::controller::{CrtController, Options, Reactivation, check, unsupported};
 use crate::report;
 use crate::rotation::Crt;
 
@@ -46,9 +47,13 @@ pub(crate) struct Rotate {
     /// What both commands have.
     #[command(flatten)]
     common: Common,
+
+    /// How to reach the downstream cluster.
+    #[command(flatten)]
+    downstream: DownstreamFlags,
 }
 
-/// The flags that `rotate` and `rollback` share.
+/// The flags that `rotate`, `rollback` and `rescue` share.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Common {
     /// What every plugin has.
@@ -66,15 +71,27 @@ pub(crate) struct Common {
     /// Wait this long before revoking the old token, so that a redeploy that Rancher began earlier can finish
     #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration::parse)]
     settle: Duration,
-
-    /// How to reach the downstream cluster.
-    #[command(flatten)]
-    downstream: DownstreamFlags,
 }
 
 impl Common {
+    /// The options of a run.
+    pub(super) fn options(&self, only_agent: bool, rescue: Option<Reactivation>) -> Options {
+        Options {
+            only_agent,
+            forced: self.force.iter().copied().collect(),
+            timeout: self.timeout,
+            settle: self.settle,
+            rescue,
+        }
+    }
+
+    /// Whether this check, or the one of a blocker, is overridden.
+    pub(super) fn forces(&self, check: &str) -> bool {
+        self.force.iter().any(|forced| forced.name == check)
+    }
+
     /// The overridden checks that count in every observation, so that a resumed run needs them too.
-    fn forced_throughout(&self) -> String {
+    pub(super) fn forced_throughout(&self) -> String {
         let throughout = |check: &&Check| {
             [
                 check::CONTEXT,
@@ -130,13 +147,13 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     let mut unknown = Failures::of(&context.ui, "clusters", rotate.targets.len());
     let clusters = clusters(&rotate, &management, &context.ui, &mut unknown).await?;
     let selected = clusters.len() + unknown.all().len();
-    if selected > 1 && common.downstream.downstream_context.is_some() {
+    if selected > 1 && rotate.downstream.downstream_context.is_some() {
         let message = format!("--downstream-context leads to one cluster, but {selected} clusters are selected");
         return Err(Error::usage(message).hint("name one cluster, or use a context of Rancher to reach all of them"));
     }
     let mut opened = Vec::new();
     for cluster in clusters {
-        opened.push(Opened::open(cluster, common, &management, global, context).await);
+        opened.push(Opened::open(cluster, common, &rotate.downstream, &management, global, context).await);
     }
     let command = Command {
         verb: Verb::Rotate,
@@ -183,30 +200,31 @@ async fn clusters(
 
 /// One cluster, and its connections.
 pub(super) struct Opened {
-    target: Target,
+    pub(super) target: Target,
     /// An error if it cannot be rotated, which is known from the management cluster alone: there may be no route to it.
-    connections: Result<Connections, Error>,
-    result: RotationResult,
+    pub(super) connections: Result<Connections, Error>,
+    pub(super) result: RotationResult,
 }
 
 impl Opened {
     pub(super) async fn open(
         cluster: Cluster,
         common: &Common,
+        downstream: &DownstreamFlags,
         management: &Management,
         global: &GlobalFlags,
         context: &Context,
     ) -> Self {
-        let commands = common.downstream.commands(&cluster.id, global);
+        let commands = downstream.commands(&cluster.id, global);
         let commands = commands.with_to_run("--force", Some(&common.forced_throughout()));
         let target = report::rotation::target(&cluster, commands);
         let mut result = RotationResult::of(&target);
-        let is_forced = |blocker: &Blocker| common.force.iter().any(|check| blocker.check == Some(check.name));
+        let is_forced = |blocker: &Blocker| blocker.check.is_some_and(|check| common.forces(check));
         let connections = if let Some(blocker) = unsupported(&cluster).filter(|blocker| !is_forced(blocker)) {
             Err(refusal(&target, vec![blocker], &mut result))
         } else {
             management
-                .connections(cluster, &common.downstream, global, &context.environment)
+                .connections(cluster, downstream, global, &context.environment)
                 .await
                 .and_then(|connections| connections.downstream().map(drop).map(|()| connections))
         };
@@ -230,8 +248,17 @@ pub(super) struct Command<'a> {
 impl Command<'_> {
     /// Runs it for one cluster, and prints how it ended.
     pub(super) async fn on(&self, opened: &Opened) -> (RotationResult, Result<(), Error>) {
+        self.with(opened, self.controller(opened)).await
+    }
+
+    /// The same with this controller.
+    pub(super) async fn with<C: Controller>(
+        &self,
+        opened: &Opened,
+        controller: Result<C, Error>,
+    ) -> (RotationResult, Result<(), Error>) {
         let mut result = opened.result.clone();
-        let ended = match self.controller(opened) {
+        let ended = match controller {
             Ok(controller) => Box::pin(self.job(opened, &controller, false).run(&mut result)).await,
             Err(error) => {
                 result.fail(&error);
@@ -261,31 +288,23 @@ impl Command<'_> {
         let print =
             |each: &Each<'_, CrtController<'_>>| self.results.print_one(each.target, &each.result, each.ended.is_ok());
         let parallelism = flags.parallelism(true);
-        Box::pin(several::run(ui, &mut all, parallelism, self.common.run.yes, print)).await?;
+        let confirmation = Confirmation {
+            yes: self.common.run.yes,
+            question: None,
+        };
+        Box::pin(several::run(ui, &mut all, parallelism, confirmation, print)).await?;
         let (results, end) = several::end(all, unknown);
         self.results.print(&results);
         end
     }
 
     fn controller<'c>(&self, opened: &'c Opened) -> Result<CrtController<'c>, Error> {
-        let options = Options {
-            only_agent: self.only_agent,
-            forced: self.common.force.iter().copied().collect(),
-            timeout: self.common.timeout,
-            settle: self.common.settle,
-            rescue: None,
-        };
+        let options = self.common.options(self.only_agent, None);
         let connections = opened.connections.as_ref().map_err(Clone::clone)?;
         CrtController::new(connections, options).map_err(|error| self.context.ui.by_signal(error))
     }
 
-    fn job<'j, 'c>(
-        &'j self,
-        opened: &'j Opened,
-        controller: &'j CrtController<'c>,
-        among: bool,
-    ) -> Job<'j, CrtController<'c>> {
-        let forces = |check| self.common.force.contains(&check);
+    fn job<'j, C: Controller>(&'j self, opened: &'j Opened, controller: &'j C, among: bool) -> Job<'j, C> {
         Job {
             ui: &self.context.ui,
             controller,
@@ -295,8 +314,8 @@ impl Command<'_> {
             dry_run: self.common.run.dry_run,
             plan_is_data: self.results.plan_is_data(),
             among: among.then_some(opened.target.name.as_str()),
-            force_lock: forces(Check::LOCK),
-            force_journal: forces(Check::JOURNAL),
+            force_lock: self.common.forces(Check::LOCK.name),
+            force_journal: self.common.forces(Check::JOURNAL.name),
         }
     }
 }

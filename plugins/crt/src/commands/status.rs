@@ -18,6 +18,7 @@ use crate::report::API_VERSION;
 use crate::report::diagnosis::{self, CheckResult, CheckStatus};
 use crate::report::inputs::DiagnosisInputs;
 use crate::report::machines::{self, MachineRow};
+use crate::report::rescue::{self, Diagnosis, Means, ReactivatedToken};
 use crate::report::rotation::{self, ClusterRotation};
 use crate::report::row::ClusterName;
 
@@ -73,6 +74,15 @@ struct ClusterStatus {
     /// What a leaked token means for them.
     #[serde(skip)]
     after_a_leak: Option<String>,
+    /// Tokens that a rescue has made valid again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reactivated: Vec<ReactivatedToken>,
+    /// What to do about them.
+    #[serde(skip)]
+    alarms: Vec<String>,
+    /// What brings a lost agent back; `None`: nothing is to be rescued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rescue: Option<rescue::Row>,
     /// The rotation of the cluster.
     #[serde(flatten)]
     rotation_status: in_progress::RotationStatus,
@@ -115,6 +125,14 @@ impl ClusterStatus {
         let checks = diagnosis::all(inputs);
         let machines = machines::rows(inputs.machines.as_deref().unwrap_or_default());
         let provisioning = connections.provisioning.as_ref();
+        let means = Means {
+            route: downstream.map(|downstream| downstream.route.clone()),
+            may_write: true,
+            ..Means::default()
+        };
+        let diagnosis = Diagnosis::of(inputs, &means);
+        let reactivated = rescue::reactivated(inputs.tokens.iter().flat_map(|tokens| &tokens.tokens));
+        let alarms = reactivated.iter().map(|token| token.alarm(rotation, commands));
         let after_a_leak = provisioning.and_then(|found| machines::after_a_leak(found, &machines, commands, now));
         Self {
             api_version: API_VERSION,
@@ -131,6 +149,9 @@ impl ClusterStatus {
             checks,
             machines,
             after_a_leak,
+            alarms: alarms.collect(),
+            reactivated,
+            rescue: diagnosis.is_lost().then(|| rescue::Row::of(&diagnosis, commands)),
             rotation_status: in_progress::RotationStatus::of(rotation, commands, now),
         }
     }
@@ -148,7 +169,13 @@ fn page(context: &Context, status: &ClusterStatus, now: Timestamp) -> String {
     if let Some(text) = &status.after_a_leak {
         lines.extend([text.clone(), String::new()]);
     }
+    for alarm in &status.alarms {
+        lines.extend([format!("Warning: {alarm}"), String::new()]);
+    }
     lines.extend(status.rotation_status.page(&context.ui, now));
+    if let (Some(rescue), None) = (&status.rescue, &status.rotation_status.rotation) {
+        lines.extend([String::new(), rescue.line()]);
+    }
     lines.join("\n") + "\n"
 }
 

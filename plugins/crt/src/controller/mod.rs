@@ -31,7 +31,7 @@ use rancher::token::{self, SYSTEM, generate};
 use tokio::sync::OnceCell;
 
 use self::abstraction::{Names, Snapshot};
-pub(crate) use self::abstraction::{TEMPORARY_LABEL, TRIGGERED};
+pub(crate) use self::abstraction::{REACTIVATED, REACTIVATED_VALUE, TEMPORARY_LABEL, TRIGGERED};
 pub(crate) use self::preflight::unsupported;
 pub(crate) use self::rescue::RescueController;
 use crate::connections::{Connections, Downstream, Route};

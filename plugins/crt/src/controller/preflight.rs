@@ -3,7 +3,7 @@
 use client::access::Needed;
 use client::error::Error;
 use client::secret::Secret;
-use engine::rotation::{Blocker, Check};
+use engine::rotation::{Blocker, Check, Rotation as _};
 use rancher::TokenStorage;
 use rancher::agent::Deployment;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
@@ -15,6 +15,7 @@ use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT, Route}
 use crate::report::{inputs, owners};
 use crate::rights;
 use crate::rotation::observed::Observed;
+use crate::rotation::rescue::Rescue;
 
 /// How to make Rancher redeploy the agent.
 const REDEPLOY: &str =
@@ -39,14 +40,14 @@ pub(super) fn blockers(
         // Its machines bring an agent back that has the new token.
         Err(Unread::Unreachable) => return found,
         Ok(deployment) => {
-            found.extend(agent(snapshot, deployment));
+            found.extend(agent(connections, snapshot, deployment));
             found.extend(rollout(connections, snapshot, deployment));
         }
         Err(why) => found.extend(unread(connections, snapshot, why)),
     }
     found.extend(redeploy(connections, snapshot, seen));
     found.extend(address(connections, snapshot, seen));
-    found.extend(tokens(snapshot, seen));
+    found.extend(tokens(connections, snapshot, seen));
     found
 }
 
@@ -85,6 +86,12 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
         "run the registration command that Rancher shows for the cluster on the downstream cluster: Rancher cannot redeploy an agent \
          that is not connected"
     }
+}
+
+/// How to bring an agent back that has lost its token.
+fn rescue(connections: &Connections) -> String {
+    let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
+    format!("`{command}` brings its agent back")
 }
 
 /// What remains of the proofs where the agent cannot be looked at must be possible.
@@ -144,7 +151,7 @@ fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
         unless(
             check::AGENT,
             "Rancher reports its agent as not connected",
-            format!("`{}` shows what fails", connections.commands.status()),
+            rescue(connections),
         )
     })
 }
@@ -158,7 +165,7 @@ fn single_tunnel(deployment: &Deployment) -> Option<Blocker> {
     })
 }
 
-fn agent(snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
+fn agent(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
     let mut found: Vec<Blocker> = single_tunnel(deployment).into_iter().collect();
     if !deployment.is_consistent() {
         found.push(Blocker::new(
@@ -174,7 +181,7 @@ fn agent(snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
     match (named, last) {
         (None, _) => found.push(Blocker::new(
             "the Secret that the agent's Deployment names does not exist or has no token",
-            another_secret(snapshot),
+            rescue(connections),
         )),
         (Some(named), Some(last)) if named == last => {}
         (Some(named), last) => found.push(unless(
@@ -344,7 +351,7 @@ fn unreadable(snapshot: &Snapshot) -> Vec<Blocker> {
     found
 }
 
-fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     let mut found = unreadable(snapshot);
     let Some(old) = of_agent(seen) else { return found };
     match snapshot.probe_results.get(&old) {
@@ -357,7 +364,7 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
         Some(ProbeResult::Accepted { .. }) => {}
         Some(ProbeResult::Rejected) => found.push(Blocker::new(
             format!("Rancher rejects {old}, the agent's token: the cluster is lost when the agent restarts"),
-            "create a registration token with that value, or give the agent a valid one",
+            rescue(connections),
         )),
         Some(ProbeResult::Unknown(reason)) => found.push(Blocker::new(
             format!("cannot tell whether Rancher accepts {old}, the agent's token: {reason}"),

@@ -6,6 +6,7 @@ use client::secret::{Fingerprint, Secret};
 use rancher::cluster::{Cluster, ClusterKind};
 use rancher::token::{Batch, DEFAULT, RegistrationToken, SYSTEM, TokenSecret, ValueError};
 
+use crate::report::rescue;
 use crate::report::row::{ClusterName, Row, RowInputs};
 use crate::report::token_state::{self, AgentToken, ClusterInputs};
 
@@ -24,11 +25,14 @@ pub(crate) struct ListedCluster {
     pub(crate) display_name: String,
     pub(crate) kind: ClusterKind,
     pub(crate) applied: Option<Fingerprint>,
+    /// Its agent was connected, and is not.
+    pub(crate) is_disconnected: bool,
 }
 
 impl From<Cluster> for ListedCluster {
     fn from(cluster: Cluster) -> Self {
         Self {
+            is_disconnected: rescue::is_disconnected(&cluster),
             display_name: cluster.display_name,
             kind: cluster.kind,
             applied: cluster.applied_token,

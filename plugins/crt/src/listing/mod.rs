@@ -159,6 +159,12 @@ impl Source {
         }
     }
 
+    /// How many of the clusters are not connected.
+    pub(crate) fn disconnected(&self) -> usize {
+        let clusters = self.clusters.iter().flat_map(BTreeMap::values);
+        clusters.filter(|cluster| cluster.is_disconnected).count()
+    }
+
     pub(crate) fn rotations_unknown(&self) -> bool {
         self.rotations.unknown
     }

@@ -22,7 +22,7 @@ use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT};
 use crate::rotation::observed::Address;
 
 /// Rancher takes half a minute to report a disconnected agent, which is too long for a page.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The meaning of Rancher's "cluster agent disconnected".
 pub(crate) const NOT_CONNECTED: &str = "the cluster's agent is not connected to Rancher";

@@ -5,6 +5,7 @@ pub(crate) mod diagnosis;
 pub(crate) mod inputs;
 pub(crate) mod machines;
 pub(crate) mod owners;
+pub(crate) mod rescue;
 pub(crate) mod rotation;
 pub(crate) mod row;
 pub(crate) mod token_state;

@@ -1,10 +1,12 @@
 //! The texts of a rotation: where it starts, what else it invalidates, and its summary.
 
-use cli::rotation::commands::Commands;
+use cli::rotation::commands::{Commands, OtherKind};
 use cli::rotation::leases::LeasedRotation;
 use cli::rotation::target::{LeaseName, Target};
 use client::secret::{Fingerprint, Secret};
+use engine::journal::Unreadable;
 use engine::plan::Plan;
+use engine::rotation::Rotation as _;
 use rancher::TokenStorage;
 use rancher::cluster::{Cluster, ClusterId};
 use rancher::token::{SYSTEM, Tokens};
@@ -15,6 +17,7 @@ use crate::connections::MANAGEMENT;
 use crate::rotation::Crt;
 use crate::rotation::observed::{Observed, Plans, no_token};
 use crate::rotation::record::Record;
+use crate::rotation::rescue::Rescue;
 
 /// The name of the Lease of a cluster, in the cluster's own namespace on the management cluster.
 pub(crate) const LEASE: &str = "kubectl-crt";
@@ -223,6 +226,20 @@ pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
     }
 }
 
+/// The same cluster as the target of a rescue.
+pub(crate) fn target_of_rescue(target: &Target) -> Target {
+    let commands = target.commands.clone().resumed_with(Rescue::WORDS.verb);
+    Target {
+        restored: "no old token is valid again",
+        commands: commands.or_of(OtherKind {
+            kind: Crt::KIND,
+            display: "a rotation",
+            commands: target.commands.clone(),
+        }),
+        ..target.clone()
+    }
+}
+
 /// The Lease of a cluster.
 pub(crate) fn lease(cluster: &ClusterId) -> LeaseName {
     LeaseName {
@@ -245,6 +262,8 @@ fn display(cluster: &Cluster) -> String {
 pub(crate) fn changes(rotation: &ClusterRotation, token: &str) -> bool {
     match &rotation.journal {
         None => false,
+        // A rescue sets no token's value.
+        Some(Err(Unreadable::OtherKind(_))) => false,
         Some(Err(_)) => true,
         Some(Ok(journal)) => token == rancher::token::SYSTEM || journal.run().record.others.contains_key(token),
     }

@@ -25,6 +25,7 @@ type Stage<T> = Result<T, Next<Crt>>;
 
 impl Rotation for Crt {
     const KIND: &'static str = "crt";
+    const KINDS: &'static [&'static str] = &[Self::KIND, rescue::Rescue::KIND];
     const FIELD_MANAGER: &'static str = FIELD_MANAGER;
     const QUIET_FLAG: &'static str = "settle";
     const CHECKS: &'static [Check] = check::ALL;

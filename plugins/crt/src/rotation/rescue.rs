@@ -19,7 +19,7 @@
 
 use client::secret::Fingerprint;
 use engine::plan::{Named, Plan};
-use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer, Words};
 use engine::run::{Draw, Run};
 use rancher::TokenStorage;
 use rancher::token::{DEFAULT, SYSTEM};
@@ -399,6 +399,12 @@ fn confirm(look: Look<'_, Rescue>, _: &Proof<'_, Target>) -> Stage<()> {
 
 impl Rotation for Rescue {
     const KIND: &'static str = "rescue";
+    const KINDS: &'static [&'static str] = super::Crt::KINDS;
+    const WORDS: Words = Words {
+        verb: "rescue",
+        noun: "rescue",
+        done: "rescued",
+    };
     const FIELD_MANAGER: &'static str = FIELD_MANAGER;
     const QUIET_FLAG: &'static str = super::Crt::QUIET_FLAG;
     const CHECKS: &'static [Check] = check::ALL;

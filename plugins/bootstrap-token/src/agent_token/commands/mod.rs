@@ -55,7 +55,7 @@ An agent token lets machines join as agents only. Without one, they join with th
 pub(crate) fn other_kind(commands: Commands) -> OtherKind {
     OtherKind {
         kind: rotation::AgentToken::KIND,
-        display: "the agent token",
+        display: "a rotation of the agent token",
         commands,
     }
 }

@@ -56,7 +56,7 @@ Requests go to the supervisor of each server, at the InternalIP of its Node. Ran
 pub(crate) fn other_kind(commands: Commands) -> OtherKind {
     OtherKind {
         kind: rotation::ServerToken::KIND,
-        display: "the server token",
+        display: "a rotation of the server token",
         commands,
     }
 }

@@ -78,7 +78,7 @@ impl Recoverer<'_> {
         if let Some(other) = &other {
             let (rotate, rollback) = (other.commands.rotate(), other.commands.rollback());
             self.ui.warn(format!(
-                "a rotation of {} is in progress: `{rotate}` resumes it, and `{rollback}` rolls it back. Both need the server token that it was \
+                "{} is in progress: `{rotate}` resumes it, and `{rollback}` rolls it back. Both need the server token that it was \
                  begun with: keep that token",
                 other.display
             ));

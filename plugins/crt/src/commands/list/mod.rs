@@ -7,6 +7,7 @@ mod probing;
 
 use cli::app::{Context, GlobalFlags};
 use cli::output::{ListKind, ListPrinter, OutputFlags, Printable};
+use cli::rotation::Commands;
 use cli::{ExitCode, Failures};
 use client::error::Error;
 use futures::stream::{self, StreamExt as _};
@@ -16,6 +17,7 @@ use self::probing::Prober;
 use crate::connections::Management;
 use crate::listing::{Group, Source};
 use crate::report::API_VERSION;
+use crate::report::rescue::{self, ReactivatedToken};
 use crate::report::row::{Probed, Row};
 
 /// The flags of `kubectl crt list`.
@@ -98,6 +100,11 @@ async fn print<T: Printable + From<Row>>(
                 "no permission to list Secrets: fingerprints of tokens in Secrets are unknown, and orphaned Secrets are not listed",
             );
         }
+        for (group, token) in reactivated(&groups) {
+            let commands = Commands::new::<crate::cli::Crt>(group.namespace.as_str(), global);
+            let alarm = token.alarm(source.lease_of(group).ok().flatten(), &commands);
+            ui.warn(format!("cluster {}: {alarm}", group.namespace));
+        }
         let now = management.server.clock.now();
         let rows: Vec<_> = groups
             .into_iter()
@@ -110,8 +117,31 @@ async fn print<T: Printable + From<Row>>(
         printer.flush()?;
     }
     printer.finish()?;
+    let disconnected = source.disconnected();
+    if disconnected > 0 {
+        let (count, are) = if disconnected == 1 {
+            ("1 cluster".to_owned(), "is")
+        } else {
+            (format!("{disconnected} clusters"), "are")
+        };
+        let rescue = Commands::new::<crate::cli::Crt>("", global).on("rescue --disconnected --dry-run", "");
+        ui.status(format!("{count} {are} not connected: {rescue}"));
+    }
     unknown.end("listed")?;
     Ok(ExitCode::Done)
+}
+
+/// The tokens that a rescue has made valid again.
+fn reactivated(groups: &[Group]) -> Vec<(&Group, ReactivatedToken)> {
+    let mut found = Vec::new();
+    for group in groups {
+        found.extend(
+            rescue::reactivated(&group.tokens)
+                .into_iter()
+                .map(|token| (group, token)),
+        );
+    }
+    found
 }
 
 /// The rows of one cluster.
