@@ -88,6 +88,12 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
     }
 }
 
+/// How to bring an agent back that has lost its token.
+fn rescue(connections: &Connections) -> String {
+    let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
+    format!("`{command}` brings its agent back")
+}
+
 /// What remains of the proofs where the agent cannot be looked at must be possible.
 fn unread(connections: &Connections, snapshot: &Snapshot, unread: &Unread) -> Vec<Blocker> {
     let Unread::Forbidden(error) = unread else {
@@ -157,12 +163,6 @@ fn single_tunnel(deployment: &Deployment) -> Option<Blocker> {
             REDEPLOY,
         )
     })
-}
-
-/// How to bring an agent back that has lost its token.
-fn rescue(connections: &Connections) -> String {
-    let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
-    format!("`{command}` brings its agent back")
 }
 
 fn agent(connections: &Connections, snapshot: &Snapshot, deployment: &Deployment) -> Vec<Blocker> {
