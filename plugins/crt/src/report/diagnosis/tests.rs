@@ -107,7 +107,19 @@ fn an_address_that_was_not_pushed_fails_the_check() {
     inputs.settings.server_url = Some(format!("{URL}/"));
     assert!(all(&inputs).iter().all(|check| check.status == CheckStatus::Passed));
     inputs.settings.cacerts = Some("another CA".into());
-    assert!(only_problem(&inputs).contains("trusts another CA"));
+    assert!(only_problem(&inputs).contains("trusts the CAs of its system, but Rancher's setting cacerts has one"));
+    let mut deployment = deployment("N");
+    deployment.ca_checksum = Some("5f0e".into());
+    inputs.deployment = Ok(Some(deployment));
+    inputs.settings.server_url = Some("https://new.example.com".into());
+    assert_eq!(
+        only_problem(&inputs),
+        "Failed address: the agent connects to https://rancher.example.com, but Rancher's setting server-url is \
+         https://new.example.com, and the agent trusts another CA than the one in Rancher's setting cacerts; Rancher's next redeploy \
+         changes that\n"
+    );
+    inputs.settings.cacerts = None;
+    assert!(only_problem(&inputs).contains("trusts a CA of its own, but Rancher's setting cacerts is empty"));
 }
 
 #[test]
