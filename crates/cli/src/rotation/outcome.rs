@@ -222,8 +222,8 @@ pub(crate) fn end_of(
 }
 
 /// Why nothing was begun.
-pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
-    refused(Verb::Rotate, Words::ROTATION, target, blockers, result)
+pub fn refusal(words: Words, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+    refused(Verb::Rotate, words, target, blockers, result)
 }
 
 /// Why a rollback was not begun. The rotation is still in progress.

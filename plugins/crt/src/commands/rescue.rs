@@ -25,7 +25,7 @@ use rancher::cluster::{self, Cluster, ClusterId, ClusterKind};
 use super::rotate::{Common, Opened};
 use crate::connections::{Connections, DOWNSTREAM, DownstreamFlags, MANAGEMENT, Management, Route};
 use crate::contexts::{self, ContextFlags, Contexts};
-use crate::controller::{CrtController, Reactivation, RescueController};
+use crate::controller::{CrtController, Reactivation, RescueController, check};
 use crate::report::API_VERSION;
 use crate::report::inputs::DiagnosisInputs;
 use crate::report::rescue::{Cause, Diagnosis, Means, Missing, Row, Way, is_disconnected};
@@ -280,7 +280,16 @@ impl Command<'_> {
         let id = cluster.id.clone();
         let downstream = DownstreamFlags { downstream_context };
         let (common, management) = (&self.rescue.common, self.management);
-        let opened = Opened::open(cluster, common, &downstream, management, self.global, self.context).await;
+        let opened = Opened::open(
+            RescueRotation::WORDS,
+            cluster,
+            common,
+            &downstream,
+            management,
+            self.global,
+            self.context,
+        )
+        .await;
         let mut patient = Patient {
             id,
             of_rescue: self.target_of_rescue(&opened.target),
@@ -370,6 +379,7 @@ impl Command<'_> {
         Ok(Means {
             route: Some(downstream.route.clone()),
             may_write,
+            trusts_context: self.rescue.common.forces(check::CONTEXT.name),
             reactivates: self.rescue.reactivate_old_token,
             given,
         })
