@@ -307,10 +307,12 @@ impl CrtController<'_> {
             .map(|found| found.object.name.clone())
             .collect();
         let mounted = snapshot.pods.iter().filter_map(|pod| pod.secret.as_deref());
+        let of_start = run.filter(|_| self.is_rescue).map(|run| run.record.old_secret.as_str());
         let others: BTreeSet<&str> = names
             .all()
             .into_iter()
             .chain(mounted)
+            .chain(of_start.filter(|name| !name.is_empty()))
             .filter(|name| !known.contains(*name))
             .collect();
         let read = try_join_all(others.into_iter().map(|name| agent::credentials(client, name))).await;

@@ -386,13 +386,22 @@ fn retire(look: Look<'_, Rescue>, proven: &Proof<'_, Target>) -> Stage<Target> {
     Ok(**proven)
 }
 
-/// Rancher rejects D, unless a token has it that was not made for a rescue.
-fn confirm(look: Look<'_, Rescue>, _: &Proof<'_, Target>) -> Stage<()> {
+/// Rancher rejects D, and nothing of it is left.
+///
+/// | if | then |
+/// |---|---|
+/// | Rancher accepts D, or the answer is unknown, and no token has it that was not made for a rescue | wait |
+/// | forward: the agent's Secret with D exists, and neither the Deployment nor a pod uses it | delete it |
+fn confirm(look: Look<'_, Rescue>, retired: &Proof<'_, Target>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     let lost = run.record.old;
     let was_revoked = Some(lost) != target(seen) && !seen.is_held(lost) && !seen.foreign.contains(&lost);
     if was_revoked && lost != no_token() && seen.acceptance_of(lost).may_be_accepted() {
         return Err(look.wait(format!("Rancher to reject {lost}")));
+    }
+    let is_used = seen.is_placed(lost) || retired.0.is_none_or(|target| target == lost);
+    if seen.credentials.contains_key(&lost) && !is_used {
+        return Err(Next::step(Step::DeleteCredentials { token: lost }));
     }
     Ok(())
 }
