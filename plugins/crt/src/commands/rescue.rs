@@ -596,9 +596,8 @@ impl Patient {
 
 /// A rescue was the last run, and its rotation has not followed.
 fn was_rescued(rotation: &ClusterRotation) -> bool {
-    let record = &rotation.record;
-    record.kind.as_deref() == Some(RescueRotation::KIND)
-        && record.last_result.as_deref() == Some(RescueRotation::WORDS.done)
+    // Of whichever kind the Lease is now: the rotation has taken it before it began.
+    rotation.record.last_result.as_deref() == Some(RescueRotation::WORDS.done)
 }
 
 #[cfg(test)]
