@@ -21,7 +21,7 @@ use test_cluster::{Backup, Registration, TokenStorage};
 use crate::state::{State, fingerprint};
 
 /// How many clusters of one test are rescued at a time.
-const SIDE_BY_SIDE: usize = 3;
+const SIDE_BY_SIDE: usize = 5;
 
 /// The way to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
