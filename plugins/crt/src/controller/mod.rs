@@ -188,7 +188,7 @@ impl Controller for CrtController<'_> {
             && let Some(until) = self.kept_valid_until()
         {
             return error.hint(format!(
-                "the values from before the rotation stay valid until {until} at least; each run of the command extends that"
+                "the values from before the rotation stay valid until {until} at least; running the command again extends that"
             ));
         }
         if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {

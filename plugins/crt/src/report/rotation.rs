@@ -7,7 +7,7 @@ use client::secret::{Fingerprint, Secret};
 use engine::plan::Plan;
 use rancher::TokenStorage;
 use rancher::cluster::{Cluster, ClusterId};
-use rancher::token::{SYSTEM, Tokens};
+use rancher::token::{RegistrationToken, SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
@@ -116,8 +116,10 @@ pub(crate) fn summary(
     let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
+        let system = tokens.named(SYSTEM).and_then(RegistrationToken::current);
+        let new = system.map(Secret::fingerprint);
         let is_new = |name: &str, value: Option<Fingerprint>| {
-            name == SYSTEM || plan.record.others.contains_key(name) || value.is_some() && value == plan.record.new
+            name == SYSTEM || plan.record.others.contains_key(name) || value.is_some() && value == new
         };
         still_accepted(tokens, is_new)
     });
@@ -217,8 +219,6 @@ pub(crate) fn changes(rotation: &ClusterRotation, token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rancher::token::RegistrationToken;
-
     use super::*;
     use crate::fixtures::{print, system, token, token_secret};
 
