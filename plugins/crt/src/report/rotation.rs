@@ -109,8 +109,7 @@ pub(crate) fn summary(
     plan: Option<&Plan<Crt>>,
     tokens: Option<&Tokens>,
     commands: &Commands,
-    harvester: Option<String>,
-    after_a_leak: Option<String>,
+    more: impl IntoIterator<Item = Option<String>>,
 ) -> String {
     let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
     let cluster = display(cluster);
@@ -139,8 +138,7 @@ pub(crate) fn summary(
          ({restart}, on the management cluster)."
     );
     std::iter::once(connections)
-        .chain(harvester)
-        .chain(after_a_leak)
+        .chain(more.into_iter().flatten())
         .collect::<Vec<_>>()
         .join("\n")
 }
