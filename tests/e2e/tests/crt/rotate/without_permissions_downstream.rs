@@ -102,7 +102,7 @@ async fn rancher_deploys_the_token_to_an_agent_that_cannot_be_read(#[case] direc
     is_rotated(&fixture, &start).await
 }
 
-/// With storage `status` Rancher deploys a new token only when it is told to deploy, at once and without a held rollout.
+/// With storage `status` Rancher does not deploy a new token by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_deploys_the_token_with_status_storage() -> Result<()> {
     let (fixture, shell) = imported(TokenStorage::Status).await?;
@@ -114,6 +114,22 @@ async fn nothing_deploys_the_token_with_status_storage() -> Result<()> {
     hint: request that permission: with token storage `status` Rancher does not deploy a new token by itself
     ----- exit status: 1 -----
     "#);
+    Ok(())
+}
+
+/// From a context that is not Rancher's no call goes through the agent's tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_proves_an_agent_that_can_neither_be_read_nor_called() -> Result<()> {
+    let (fixture, shell) = imported(TokenStorage::Secret).await?;
+    let direct = format!("{}-direct", fixture.cluster.id);
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", FORCE];
+    let contexts = ["--context", "management", "--downstream-context", &direct];
+    let args: Vec<&str> = rotate.into_iter().chain(contexts).collect();
+    let refusal = refused(&fixture, &shell, &args).await?;
+    ensure!(
+        refusal.contains("can neither be looked at nor called through Rancher"),
+        "{refusal}"
+    );
     Ok(())
 }
 
