@@ -381,11 +381,19 @@ fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Ve
         .and_then(|system| system.previous)
         .filter(|previous| *previous != old);
     if let Some(third) = third.filter(|third| seen.is_in_use(*third)) {
+        let (uses, hint) = if seen.is_downstream_readable() {
+            (
+                "uses",
+                "wait until the rollout of the agent is complete, which takes at most twenty minutes",
+            )
+        } else {
+            ("may use", "wait until its grace period ends")
+        };
         found.push(Blocker::new(
             format!(
-                "registration token \"system\" accepts its previous value {third} only until its next change, and an agent uses it"
+                "registration token \"system\" accepts its previous value {third} only until its next change, and an agent {uses} it"
             ),
-            "wait until the rollout of the agent is complete, which takes at most twenty minutes",
+            hint,
         ));
     } else if let Some(third) = third {
         found.push(unless(
