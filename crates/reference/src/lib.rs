@@ -31,7 +31,7 @@ pub struct Plugin {
     pub name: &'static str,
     /// Its command line.
     pub command: Command,
-    /// Its rotations, each with the text of the file with its stages: `crt`'s page is `docs/crt-rotation.md`.
+    /// The pages of its rotations, each with the text of the file with the stages: `crt-rotation` is `docs/crt-rotation.md`.
     pub rotations: &'static [(&'static str, &'static str)],
     /// The permissions of its commands.
     pub permissions: PermissionTable,
@@ -97,8 +97,8 @@ impl Plugin {
             text: markdown::reference(&self.command),
         };
         let mut pages = vec![reference];
-        for (name, source) in self.rotations {
-            let page = root.join(format!("docs/{name}-rotation.md"));
+        for (page, source) in self.rotations {
+            let page = root.join(format!("docs/{page}.md"));
             pages.push(between_markers(page, "stages", &stages::table(source)?)?);
         }
         permissions::is_complete(&self.command, &self.permissions)?;

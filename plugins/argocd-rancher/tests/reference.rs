@@ -8,7 +8,7 @@ fn plugin() -> Plugin {
     Plugin {
         name: "argocd-rancher",
         command: cli::app::command::<ArgocdRancher>(),
-        rotations: &[("argocd-rancher", include_str!("../src/rotation/stages.rs"))],
+        rotations: &[("argocd-rancher-rotation", include_str!("../src/rotation/stages.rs"))],
         permissions: rights::TABLE,
     }
 }

@@ -9,9 +9,15 @@ fn plugin() -> Plugin {
         name: "bootstrap-token",
         command: cli::app::command::<BootstrapToken>(),
         rotations: &[
-            ("bootstrap-token", include_str!("../src/rotation/stages.rs")),
-            ("agent-token", include_str!("../src/agent_token/rotation/stages.rs")),
-            ("server-token", include_str!("../src/server_token/rotation/stages.rs")),
+            ("bootstrap-token-rotation", include_str!("../src/rotation/stages.rs")),
+            (
+                "agent-token-rotation",
+                include_str!("../src/agent_token/rotation/stages.rs"),
+            ),
+            (
+                "server-token-rotation",
+                include_str!("../src/server_token/rotation/stages.rs"),
+            ),
         ],
         permissions: rights::TABLE,
     }

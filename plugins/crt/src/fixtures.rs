@@ -4,8 +4,12 @@ use client::secret::{Fingerprint, Secret};
 use rancher::agent::{Credentials, Deployment, Pod, RolloutSettings, Strategy, StvAggregation};
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus};
 use rancher::credential_name::Formula;
-use rancher::token::{RegistrationToken, SYSTEM, TokenSecret};
-use rancher::{ClusterId, Observed};
+use rancher::probe::ProbeResult;
+use rancher::settings::Settings;
+use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
+use rancher::{ClusterId, Observed, TokenStorage};
+
+use crate::report::inputs::DiagnosisInputs;
 
 /// Rancher's URL.
 pub(crate) const URL: &str = "https://rancher.example.com";
@@ -151,5 +155,30 @@ pub(crate) fn stv_aggregation(first: &str, second: &str) -> StvAggregation {
         tunnel_token: Some(print(second)),
         server_url: None,
         ca_checksum: None,
+    }
+}
+
+/// A cluster whose agent uses N, without problems.
+pub(crate) fn healthy() -> DiagnosisInputs {
+    DiagnosisInputs {
+        storage: Ok(TokenStorage::Secret),
+        cluster: cluster("N"),
+        tokens: Ok(Tokens {
+            tokens: vec![system("N")],
+            ..Tokens::default()
+        }),
+        deployment: Ok(Some(deployment("N"))),
+        pods: Ok(vec![pod("a", "N")]),
+        record: Ok(Some(stv_aggregation("N", "N"))),
+        credentials: Ok(Some(credentials("N"))),
+        probe: Ok(ProbeResult::Accepted { cluster: Some(id()) }),
+        settings: Settings {
+            server_url: Some(URL.into()),
+            ..Settings::default()
+        },
+        owned: Ok(Vec::new()),
+        call: Some(Ok(Some("v1.36.3".into()))),
+        machines: Ok(Vec::new()),
+        plans: Ok(std::collections::BTreeMap::new()),
     }
 }

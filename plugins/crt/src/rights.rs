@@ -17,8 +17,8 @@ pub(crate) const NO_RANCHER: &str = "with a `--downstream-context`, and without 
 /// The rotation points the agent at the new token by itself.
 pub(crate) const POINTS: &str = "without `--force=weak-proof`, with which Rancher itself may deploy the new token";
 
-const ALL: &[&str] = &["list", "status", "verify", "rotate", "rollback"];
-const ROTATION: &[&str] = &["rotate", "rollback"];
+const ALL: &[&str] = &["list", "status", "verify", "rotate", "rescue", "rollback"];
+const ROTATION: &[&str] = &["rotate", "rescue", "rollback"];
 const PAGES: &[&str] = &["status", "verify"];
 const LIST: &[&str] = &["list"];
 const STATUS: &[&str] = &["status"];
@@ -48,7 +48,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             CLUSTERS,
             &["list"],
             ALL,
-            Optional("a cluster is found by its id only, `list` shows no display names, and `-l` and `--all` fail"),
+            Optional("a cluster is found by its id only, `list` shows no display names, and `-l`, `--all` and `--disconnected` fail"),
         ),
         Permission::on(
             EVERYWHERE,
@@ -68,7 +68,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             EVERYWHERE,
             ("cluster.x-k8s.io", "machines"),
             &["list"],
-            &["status", "rotate", "rollback"],
+            &["status", "rotate", "rescue", "rollback"],
             Optional("the machines of a provisioned cluster are not listed"),
         ),
         Permission::on(
@@ -82,7 +82,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             EVERYWHERE,
             ("management.cattle.io", "settings"),
             &["get"],
-            &["list", "status", "verify", "rotate", "rollback", "version"],
+            &["list", "status", "verify", "rotate", "rescue", "rollback", "version"],
             Optional(
                 "Rancher's version and address are unknown: `list --probe`, `verify`, `rotate` and `rollback` need a context of \
                  Rancher",
@@ -96,7 +96,7 @@ pub const TABLE: PermissionTable = PermissionTable {
             EVERYWHERE,
             ("management.cattle.io", "features"),
             &["get"],
-            &["status", "verify", "rotate", "rollback", "version"],
+            &["status", "verify", "rotate", "rescue", "rollback", "version"],
             Optional("the token storage is known by the registration tokens only"),
         )
         .only(&["crt-token-ttl-rotation"]),

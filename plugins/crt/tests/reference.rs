@@ -8,7 +8,10 @@ fn plugin() -> Plugin {
     Plugin {
         name: "crt",
         command: cli::app::command::<Crt>(),
-        rotations: &[("crt", include_str!("../src/rotation/stages.rs"))],
+        rotations: &[
+            ("crt-rotation", include_str!("../src/rotation/stages.rs")),
+            ("crt-rescue", include_str!("../src/rotation/rescue.rs")),
+        ],
         permissions: rights::TABLE,
     }
 }
@@ -21,7 +24,7 @@ fn pages_are_up_to_date() {
 #[test]
 fn help_follows_the_rules() {
     plugin()
-        .check_help(env!("CARGO_BIN_EXE_kubectl-crt"), &["rotate", "rollback"])
+        .check_help(env!("CARGO_BIN_EXE_kubectl-crt"), &["rotate", "rescue", "rollback"])
         .unwrap();
 }
 

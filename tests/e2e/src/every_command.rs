@@ -19,7 +19,7 @@ fn arguments(plugin: &str, command: &str) -> Option<&'static [&'static str]> {
         ("bootstrap-token", "server-token" | "agent-token") => &["status"],
         ("bootstrap-token", "kubeconfig" | "revoke" | "rotate" | "rollback" | "status" | "verify") => &["07401b"],
         ("bootstrap-token", "extend") => &["07401b", "--ttl", "2h"],
-        ("crt", "status" | "verify" | "rotate" | "rollback") => &["c-x7k2p"],
+        ("crt", "status" | "verify" | "rotate" | "rescue" | "rollback") => &["c-x7k2p"],
         ("argocd-rancher", "add" | "status" | "verify" | "rotate" | "rollback" | "remove") => &["oslo"],
         _ => return None,
     })

@@ -348,7 +348,7 @@ impl Command<'_> {
             (_, Err(_)) => false,
             (Route::ThroughRancher, _) => true,
             (Route::Context(_), _) => {
-                let rights = rights::TABLE.required("rescue", DOWNSTREAM, &[], &[]);
+                let rights = rights::TABLE.required("rescue", DOWNSTREAM, &[rights::POINTS], &[]);
                 let needed = Needed {
                     server: &downstream.server,
                     side: DOWNSTREAM,

@@ -22,7 +22,7 @@ use client::error::{Error, Kind};
 use client::secret::{Fingerprint, Secret};
 use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
 use engine::lock::Fence;
-use engine::rotation::{Check, Timer};
+use engine::rotation::{Check, Rotation as _, Timer};
 use engine::run::{Draw, Run};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::cluster::ClusterId;
@@ -39,6 +39,7 @@ use crate::report;
 use crate::report::rotation::HarvesterToken;
 use crate::rotation::Crt;
 use crate::rotation::observed::{DownstreamIdentity, Observed};
+use crate::rotation::rescue::Rescue;
 use crate::rotation::step::Step;
 
 /// The field manager of every write.
@@ -238,12 +239,17 @@ impl Controller for CrtController<'_> {
         if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {
             return error;
         }
-        let status = self.connections.commands.status();
-        error
-            .hint(format!(
-                "Rancher reaches the cluster through its agent, whose tunnel may be down: see `{status}`"
-            ))
-            .hint("pass a context that does not go through the agent with --downstream-context")
+        let commands = &self.connections.commands;
+        let status = commands.status();
+        let rescue = commands.other(Rescue::KIND).map(|other| other.commands.rotate());
+        let error = error.hint(format!(
+            "Rancher reaches the cluster through its agent, whose tunnel may be down: see `{status}`"
+        ));
+        let error = match rescue.filter(|_| !self.is_rescue) {
+            Some(rescue) => error.hint(format!("`{rescue}` brings an agent back that has lost its token")),
+            None => error,
+        };
+        error.hint("pass a context that does not go through the agent with --downstream-context")
     }
 
     async fn dry_run(&self, step: &Step) -> ServerCheck {

@@ -91,7 +91,7 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
 /// How to bring an agent back that has lost its token.
 fn rescue(connections: &Connections) -> String {
     let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
-    format!("`{command}` brings its agent back")
+    format!("`{command}` brings an agent back that has lost its token")
 }
 
 /// What remains of the proofs where the agent cannot be looked at must be possible.
@@ -151,7 +151,11 @@ fn connection(connections: &Connections, cluster: &Cluster) -> Option<Blocker> {
         unless(
             check::AGENT,
             "Rancher reports its agent as not connected",
-            rescue(connections),
+            format!(
+                "`{}` shows what fails; {}",
+                connections.commands.status(),
+                rescue(connections)
+            ),
         )
     })
 }

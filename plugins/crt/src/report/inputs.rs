@@ -277,11 +277,28 @@ pub(crate) fn unpushed_address(
     let now = of_template.map_or_else(|| "an unknown address".to_owned(), without_user_info);
     let next = settings.server_url.as_deref();
     let next = next.map_or_else(|| "another address".to_owned(), without_user_info);
-    Some(if now.trim_end_matches('/') != next.trim_end_matches('/') {
-        format!("the agent connects to {now}, but Rancher's setting server-url is {next}")
-    } else if of_secret == of_template {
-        "the agent trusts another CA than the one in Rancher's setting cacerts".to_owned()
+    let is_next = |url: &str| url.trim_end_matches('/') == next.trim_end_matches('/');
+    let url = if !is_next(&now) {
+        Some(format!(
+            "the agent connects to {now}, but Rancher's setting server-url is {next}"
+        ))
+    } else if of_secret.is_some_and(|url| !is_next(url)) {
+        Some(format!(
+            "the URL in the agent's Secret is not {next}, Rancher's setting server-url"
+        ))
     } else {
-        format!("the URL in the agent's Secret is not {next}, Rancher's setting server-url")
+        None
+    };
+    let next = settings.ca_checksum();
+    let ca = (checksum.unwrap_or_default() != next.as_deref().unwrap_or_default()).then(|| match (checksum, &next) {
+        (_, None) => "the agent trusts a CA of its own, but Rancher's setting cacerts is empty".to_owned(),
+        (None, Some(_)) => "the agent trusts the CAs of its system, but Rancher's setting cacerts has one".to_owned(),
+        (Some(_), Some(_)) => "the agent trusts another CA than the one in Rancher's setting cacerts".to_owned(),
+    });
+    let differences: Vec<String> = url.into_iter().chain(ca).collect();
+    Some(if differences.is_empty() {
+        "Rancher's setting server-url or cacerts has just been changed".to_owned()
+    } else {
+        differences.join(", and ")
     })
 }

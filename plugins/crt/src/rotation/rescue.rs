@@ -183,6 +183,18 @@ fn foreign(token: Fingerprint) -> Blocker {
     )
 }
 
+/// The downstream cluster is proven to be this cluster.
+///
+/// | if | then |
+/// |---|---|
+/// | the downstream cluster is not proven to be this cluster | refuse |
+fn guard(look: Look<'_, Rescue>) -> Stage<()> {
+    match stages::wrong_downstream(look.seen.downstream) {
+        Some(blocker) => Err(Next::Refuse(vec![blocker])),
+        None => Ok(()),
+    }
+}
+
 /// T is accepted by Rancher; where only the agent itself leads to the cluster, D is too.
 ///
 /// | if | then |
@@ -430,12 +442,8 @@ impl Rotation for Rescue {
         survey(seen)
     }
 
-    /// The downstream cluster is proven to be this cluster.
     fn guard(look: Look<'_, Self>) -> Stage<()> {
-        match stages::wrong_downstream(look.seen.downstream) {
-            Some(blocker) => Err(Next::Refuse(vec![blocker])),
-            None => Ok(()),
-        }
+        guard(look)
     }
 
     fn make(look: Look<'_, Self>) -> Stage<Target> {

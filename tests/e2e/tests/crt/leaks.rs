@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use crate::manual_changes;
 
 /// Every command. `CLUSTER` stands for the id. All of them get the token for `--token-stdin`.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 16] = [
     &["list", "CLUSTER"],
     &["list", "CLUSTER", "--probe", "-o", "wide"],
     &["status", "CLUSTER"],
@@ -35,6 +35,14 @@ const COMMANDS: [&[&str]; 14] = [
     &["rotate", "CLUSTER", "--dry-run"],
     &["rotate", "CLUSTER", "--dry-run=server"],
     &["rotate", "CLUSTER", "--yes", "--settle", "0s", "--timeout", "20s"],
+    &["rescue", "CLUSTER", "--dry-run"],
+    &[
+        "rescue",
+        "CLUSTER",
+        "--reactivate-old-token",
+        "--token-stdin",
+        "--dry-run",
+    ],
     &["rollback", "CLUSTER", "--dry-run"],
     &["rollback", "CLUSTER", "--yes", "--settle", "0s"],
     &["version"],

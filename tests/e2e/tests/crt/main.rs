@@ -8,6 +8,7 @@ mod manual_changes;
 mod provisioned;
 mod registered_cluster;
 mod requests;
+mod rescue;
 mod rescue_kills;
 mod rights;
 mod rollback;

@@ -1,37 +1,11 @@
 use client::ownership::Owner;
 use rancher::agent::RolloutSettings;
 use rancher::provisioned::MachinePlan;
-use rancher::settings::Settings;
 use rancher::token::{RegistrationToken, ValueError};
 
 use super::*;
-use crate::fixtures::{URL, cluster, credentials, deployment, id, object, pod, stv_aggregation, system, token_secret};
+use crate::fixtures::{URL, deployment, healthy, object, pod, stv_aggregation, system, token_secret};
 use crate::report::owners::Owned;
-
-/// A cluster whose agent uses N, without problems.
-fn healthy() -> DiagnosisInputs {
-    DiagnosisInputs {
-        storage: Ok(TokenStorage::Secret),
-        cluster: cluster("N"),
-        tokens: Ok(Tokens {
-            tokens: vec![system("N")],
-            ..Tokens::default()
-        }),
-        deployment: Ok(Some(deployment("N"))),
-        pods: Ok(vec![pod("a", "N")]),
-        record: Ok(Some(stv_aggregation("N", "N"))),
-        credentials: Ok(Some(credentials("N"))),
-        probe: Ok(ProbeResult::Accepted { cluster: Some(id()) }),
-        settings: Settings {
-            server_url: Some(URL.into()),
-            ..Settings::default()
-        },
-        owned: Ok(Vec::new()),
-        call: Some(Ok(Some("v1.36.3".into()))),
-        machines: Ok(Vec::new()),
-        plans: Ok(std::collections::BTreeMap::new()),
-    }
-}
 
 fn text(checks: &[CheckResult]) -> String {
     checks.iter().fold(String::new(), |mut lines, check| {
@@ -133,7 +107,19 @@ fn an_address_that_was_not_pushed_fails_the_check() {
     inputs.settings.server_url = Some(format!("{URL}/"));
     assert!(all(&inputs).iter().all(|check| check.status == CheckStatus::Passed));
     inputs.settings.cacerts = Some("another CA".into());
-    assert!(only_problem(&inputs).contains("trusts another CA"));
+    assert!(only_problem(&inputs).contains("trusts the CAs of its system, but Rancher's setting cacerts has one"));
+    let mut deployment = deployment("N");
+    deployment.ca_checksum = Some("5f0e".into());
+    inputs.deployment = Ok(Some(deployment));
+    inputs.settings.server_url = Some("https://new.example.com".into());
+    assert_eq!(
+        only_problem(&inputs),
+        "Failed address: the agent connects to https://rancher.example.com, but Rancher's setting server-url is \
+         https://new.example.com, and the agent trusts another CA than the one in Rancher's setting cacerts; Rancher's next redeploy \
+         changes that\n"
+    );
+    inputs.settings.cacerts = None;
+    assert!(only_problem(&inputs).contains("trusts a CA of its own, but Rancher's setting cacerts is empty"));
 }
 
 #[test]
