@@ -30,7 +30,7 @@ impl AgentTokenController<'_> {
             Step::BackUp(change) => self.back_up(change, run, fence).await?,
             Step::Print(value) => self.print(*value)?,
             Step::Configure { server, value } => return self.configure(server, *value, run, fence).await,
-            Step::ConfigureAgent { agent, value } => return self.configure_agent(agent, *value, run, fence).await,
+            Step::ConfigureAgent { agent, value } => self.configure_agent(agent, *value, run, fence).await?,
             Step::Restart(restart) => return self.restart(restart, run, fence).await,
             Step::Save(save) => return self.save_files(save, run, fence).await,
             Step::DeleteConfigurationBackups => return self.delete_configuration_backups(&run.into(), fence).await,
@@ -110,7 +110,7 @@ impl AgentTokenController<'_> {
         content.record.clone_from(record);
         match change {
             Change::Token(_) if content.starts.is_empty() => content.starts = self.own().starts.known(),
-            Change::Token(_) => {}
+            Change::Token(_) | Change::Agents(_) => {}
             Change::Saves(_) => self.own().put = PutResult::Unknown,
             Change::Saved(_) => content.starts = self.own().starts_at_put.clone(),
         }

@@ -46,10 +46,19 @@ pub struct Observed {
     pub output: Output,
     /// Another process may have sent a write that has not arrived: this one has not begun the run, or a write got no answer.
     pub may_be_in_flight: bool,
-    /// Where the token of the agents is configured.
-    pub agents: BTreeMap<String, Configured>,
-    /// `--agents`: the new token is written into the configuration of agents that have another.
+    /// By the names of their Nodes. One that cannot be read or written has an unknown configuration, and no backup.
+    pub agents: BTreeMap<String, Agent>,
+    /// `--agents`: the new token is written into the configuration of agents that have the old one.
     pub writes_agents: bool,
+}
+
+/// An agent. Servers do not depend on it, and it needs its token only when it joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Agent {
+    /// The token in its configuration.
+    pub configured: Configured,
+    /// The run has a backup of a file of it.
+    pub has_configuration_backup: bool,
 }
 
 /// The last PUT that was begun, as far as this process knows.

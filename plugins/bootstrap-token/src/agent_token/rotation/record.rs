@@ -22,6 +22,9 @@ pub struct Record {
     /// The servers on which a PUT has begun since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub saving: BTreeSet<String>,
+    /// The agents into whose configuration the run writes. A rollback restores these, and no other.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub agents: BTreeSet<String>,
     /// This process deletes the backup Secret: everything else is done. Another process has to see that.
     #[serde(skip)]
     pub is_ended: bool,
