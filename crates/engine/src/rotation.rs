@@ -156,6 +156,11 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// needs it.
     fn settle(seen: &mut Self::Observed, run: &Run<Self>);
 
+    /// What a run does, in words.
+    fn action(_record: &Self::Record) -> Action {
+        Action::ROTATE
+    }
+
     /// The credential that a run begins with, and the new one.
     fn credentials(record: &Self::Record) -> Credentials;
 
@@ -166,6 +171,26 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     fn also_invalidated(_plan: &Plan<Self>) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// What a run does, in words. Some rotations also set the first credential, or remove the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// `rotate`.
+    pub verb: &'static str,
+    /// `rotation`.
+    pub noun: &'static str,
+    /// `rotated`: how it ended, also in the Lease.
+    pub done: &'static str,
+}
+
+impl Action {
+    /// A credential is replaced.
+    pub const ROTATE: Self = Self {
+        verb: "rotate",
+        noun: "rotation",
+        done: "rotated",
+    };
 }
 
 /// The two credentials of a run, by fingerprint.

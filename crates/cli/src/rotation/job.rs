@@ -165,6 +165,7 @@ impl<C: Controller> Job<'_, C> {
     async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
         let Target {
             display: name,
+            action,
             commands,
             lease,
             ..
@@ -178,7 +179,7 @@ impl<C: Controller> Job<'_, C> {
         match lock.acquire(self.force_lock, on_wait).await {
             Ok(taken) => Ok(taken),
             Err(AcquireError::Held(holder)) => {
-                let message = format!("the rotation of {name} is held by {holder}");
+                let message = format!("the {} of {name} is held by {holder}", action.noun);
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
@@ -201,9 +202,13 @@ impl<C: Controller> Job<'_, C> {
     async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
         let record = self.read_lease().await?;
         if self.dry_run != DryRun::None && !record.holder_has_exited() && record.holder.is_some() {
-            let (name, now) = (&self.target.display, self.controller.server().clock.now());
-            let holder = record.describe_holder(now).unwrap_or_default();
-            self.ui.warn(format!("the rotation of {name} is held by {holder}"));
+            let Target {
+                display: name, action, ..
+            } = self.target;
+            let holder = record.describe_holder(self.controller.server().clock.now());
+            let holder = holder.unwrap_or_default();
+            self.ui
+                .warn(format!("the {} of {name} is held by {holder}", action.noun));
         }
         let mut was_forward = false;
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
@@ -219,7 +224,10 @@ impl<C: Controller> Job<'_, C> {
         };
         if self.verb == Verb::Rollback && journal.is_none() {
             result.end("nothing-to-do");
-            result.message = Some(format!("no rotation of {} is in progress", self.target.display));
+            result.message = Some(format!(
+                "no {} of {} is in progress",
+                self.target.action.noun, self.target.display
+            ));
             return Ok(None);
         }
         let is_resumed = journal.is_some();
@@ -265,8 +273,8 @@ impl<C: Controller> Job<'_, C> {
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
                 let message = format!(
-                    "cannot rotate {}: it would wait forever for {what}",
-                    self.target.display
+                    "cannot {} {}: it would wait forever for {what}",
+                    self.target.action.verb, self.target.display
                 );
                 return Err(Error::failed(message));
             }
@@ -380,11 +388,14 @@ impl<C: Controller> Job<'_, C> {
 
     fn title(&self, direction: Direction) -> String {
         let (name, reached) = (&self.target.display, self.controller.reached());
-        let what = if direction.is_rollback() {
-            "Rollback"
+        let mut what = if direction.is_rollback() {
+            "rollback".to_owned()
         } else {
-            "Rotation"
+            self.target.action.noun.to_owned()
         };
+        if let Some(first) = what.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
         format!("{what} of {name}{reached}:")
     }
 
@@ -435,7 +446,8 @@ impl<C: Controller> Job<'_, C> {
         if !matches!(outcome, Outcome::Pending { .. } | Outcome::Refused(_)) {
             result.remarks.extend(self.controller.unproven());
         }
-        let ended = end_of(self.verb, outcome, self.target, pending, result);
+        let action = plan.map_or(self.target.action, |plan| RotationOf::<C>::action(&plan.record));
+        let ended = end_of(self.verb, action, outcome, self.target, pending, result);
         if rolled_forward {
             let summary = self.controller.rolled_forward();
             result.new_fingerprint = summary.in_use;

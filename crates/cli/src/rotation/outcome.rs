@@ -8,7 +8,7 @@ use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::engine::{Outcome, Pause};
 use engine::phase::Phase;
-use engine::rotation::Blocker;
+use engine::rotation::{Action, Blocker};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -26,7 +26,7 @@ pub struct RotationResult {
     /// What it is about.
     #[serde(flatten)]
     details: Map<String, Value>,
-    /// `rotated`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    /// `rotated`, `set`, `removed`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
     pub outcome: &'static str,
     /// The exit code of a run for this target alone.
     pub exit_code: u8,
@@ -147,29 +147,30 @@ pub enum Verb {
     Rollback,
 }
 
-/// Converts an outcome into a result. `pending`: the journal still exists. `Ok` if the command has done what was
+/// Converts an outcome into a result. `action`: what the run did, which another command may have begun. `pending`: the journal still exists. `Ok` if the command has done what was
 /// requested.
 pub(crate) fn end_of(
     verb: Verb,
+    action: Action,
     outcome: Outcome,
     target: &Target,
     pending: bool,
     result: &mut RotationResult,
 ) -> Result<(), Error> {
-    let name = &target.display;
+    let (name, noun) = (&target.display, target.action.noun);
     match outcome {
         Outcome::Done | Outcome::AlreadyDone => {
             if matches!(outcome, Outcome::AlreadyDone) {
-                result.message = Some("a previous run had finished the rotation: nothing left to do".to_owned());
+                result.message = Some(format!("a previous run had finished the {noun}: nothing left to do"));
             }
             match verb {
                 Verb::Rotate => {
-                    result.end("rotated");
+                    result.end(action.done);
                     Ok(())
                 }
                 // Another run finished it before this one acquired the lock.
                 Verb::Rollback => Err(Error::failed(format!(
-                    "the rotation of {name} can no longer be rolled back: it is finished"
+                    "the {noun} of {name} can no longer be rolled back: it is finished"
                 ))),
             }
         }
@@ -181,7 +182,7 @@ pub(crate) fn end_of(
                     Ok(())
                 }
                 Verb::Rotate => Err(Error::failed(format!(
-                    "the rotation of {name} was rolled back, and {}: {reason}",
+                    "the {noun} of {name} was rolled back, and {}: {reason}",
                     target.restored
                 ))),
             }
@@ -189,7 +190,7 @@ pub(crate) fn end_of(
         Outcome::RolledForward(reason) => {
             result.outcome = "rolled-forward";
             Err(Error::failed(format!(
-                "the rotation of {name} could not be rolled back: {reason}"
+                "the {noun} of {name} could not be rolled back: {reason}"
             )))
         }
         Outcome::Refused(blockers) => Err(refusal(target, blockers, result)),
@@ -233,7 +234,7 @@ fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut Rot
     result.outcome = "refused";
     let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
     let (command, words) = match verb {
-        Verb::Rotate => ("rotate", "rotate"),
+        Verb::Rotate => ("rotate", target.action.verb),
         Verb::Rollback => ("rollback", "roll back"),
     };
     let message = format!("cannot {words} {}: {}", target.display, reasons.join("; "));
@@ -261,11 +262,12 @@ fn stopped(
     let Target {
         display: name,
         commands,
+        action,
         ..
     } = target;
     if !pending && phase > Phase::Survey {
         let status = commands.status();
-        let message = format!("another run has finished the rotation of {name}");
+        let message = format!("another run has finished the {} of {name}", action.noun);
         return Error::failed(message).hint(format!("`{status}` shows the result"));
     }
     if !pending {
@@ -278,7 +280,7 @@ fn stopped(
     let what = if direction.is_rollback() {
         "rollback"
     } else {
-        "rotation"
+        action.noun
     };
     let mut error = match &because {
         Pause::Interrupted => Error::new(
@@ -354,6 +356,7 @@ mod tests {
             name: "c-x7k2p".into(),
             display: "cluster oslo (c-x7k2p)".into(),
             details: Map::new(),
+            action: Action::ROTATE,
             restored: "its agent runs with the old token as before",
             commands: Commands::new::<Demo>("c-x7k2p", &GlobalFlags::default()),
             lease: LeaseName {
@@ -383,7 +386,7 @@ mod tests {
     /// Exit code, outcome, what a user reads.
     fn printed(verb: Verb, outcome: Outcome, left: bool) -> String {
         let mut result = RotationResult::of(&target());
-        let ended = end_of(verb, outcome, &target(), left, &mut result);
+        let ended = end_of(verb, Action::ROTATE, outcome, &target(), left, &mut result);
         if let Err(error) = &ended {
             result.fail(error);
         }

@@ -110,7 +110,7 @@ impl<'a> Results<'a> {
             }
             _ => {}
         }
-        if result.outcome == "rotated"
+        if ["rotated", "set", "removed"].contains(&result.outcome)
             && let Some(last) = result.remarks.last()
         {
             self.ui.status(last);

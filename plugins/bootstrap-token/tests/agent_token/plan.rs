@@ -291,7 +291,7 @@ fn survey_refuses_what_is_about_the_tokens() {
         }
     };
     let none = "no agent token is set: agents use the server token";
-    refused(Purpose::Set, all(old()), "an agent token is set already");
+    refused(Purpose::Set, all(old()), "an agent token is already set");
     refused(Purpose::Rotate, all(server_token()), none);
     refused(Purpose::Remove, all(server_token()), none);
     let new = |value| move |seen: &mut Observed| seen.given_new = Some(value);

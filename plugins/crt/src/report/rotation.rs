@@ -5,6 +5,7 @@ use cli::rotation::leases::LeasedRotation;
 use cli::rotation::target::{LeaseName, Target};
 use client::secret::Fingerprint;
 use engine::plan::Plan;
+use engine::rotation::Action;
 use rancher::cluster::{Cluster, ClusterId, ClusterKind};
 use rancher::token::{SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
@@ -127,6 +128,7 @@ pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
         name: cluster.id.to_string(),
         display: display(cluster),
         details,
+        action: Action::ROTATE,
         restored: "its agent runs with the old token as before",
         commands,
         lease: lease(&cluster.id),

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use client::secret::Fingerprint;
+use engine::rotation::Action;
 
 pub use crate::server_token::rotation::observed::{
     Clocks, Cluster, Configured, Datastore, Encryption, Login, Members, Options, Output, Role, Server,
@@ -73,7 +74,7 @@ pub enum PutResult {
     Done(Saved),
 }
 
-/// What the user has asked for. Only the survey tells them apart.
+/// What the user has asked for. Of the stages, only the survey tells them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The first agent token.
@@ -82,6 +83,24 @@ pub enum Purpose {
     Rotate,
     /// Agents use the server token afterwards.
     Remove,
+}
+
+impl Purpose {
+    pub(crate) fn action(self) -> Action {
+        match self {
+            Self::Set => Action {
+                verb: "set",
+                noun: "change",
+                done: "set",
+            },
+            Self::Rotate => Action::ROTATE,
+            Self::Remove => Action {
+                verb: "remove",
+                noun: "removal",
+                done: "removed",
+            },
+        }
+    }
 }
 
 /// What a server accepts as node. The inner `None` is the old token where that is not known.

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use client::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use super::observed::Purpose;
+
 /// The record of a run. A resumed run reads it from the backup Secret, which who may only write Leases cannot change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +43,15 @@ pub struct Saved {
 }
 
 impl Record {
+    /// What the run does, whatever command has begun it.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match (self.old, self.new) {
+            (_, Some(new)) if new == self.server => Purpose::Remove,
+            (Some(old), _) if old == self.server => Purpose::Set,
+            _ => Purpose::Rotate,
+        }
+    }
+
     /// The token that a run ends on. `None`: it is not drawn yet, or not known.
     pub(crate) fn target(&self, is_rollback: bool) -> Option<Fingerprint> {
         if is_rollback { self.old } else { self.new }
