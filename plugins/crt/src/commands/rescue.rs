@@ -495,7 +495,7 @@ impl Command<'_> {
         Box::pin(several::run(ui, &mut rotations, parallelism, confirmation, print)).await?;
         let mut all: Vec<_> = rescues.into_iter().map(|each| (each.result, each.ended)).collect();
         all.extend(rotations.into_iter().map(|each| (each.result, each.ended)));
-        let (results, end) = several::end_of(all, RescueRotation::WORDS, unknown);
+        let (results, end) = several::end_of(all, RescueRotation::ACTION, unknown);
         self.results.print(&results);
         end
     }
@@ -597,7 +597,7 @@ impl Patient {
 /// A rescue was the last run, and its rotation has not followed.
 fn was_rescued(rotation: &ClusterRotation) -> bool {
     // Of whichever kind the Lease is now: the rotation has taken it before it began.
-    rotation.record.last_result.as_deref() == Some(RescueRotation::WORDS.done)
+    rotation.record.last_result.as_deref() == Some(RescueRotation::ACTION.done)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use client::access::Needed;
 use client::error::Error;
 use client::secret::Secret;
-use engine::rotation::{Blocker, Check, Rotation as _};
+use engine::rotation::{Blocker, Check};
 use rancher::TokenStorage;
 use rancher::agent::Deployment;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
@@ -90,7 +90,7 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
 
 /// How to bring an agent back that has lost its token.
 fn rescue(connections: &Connections) -> String {
-    let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
+    let command = connections.commands.clone().resumed_with(Rescue::ACTION.verb).rotate();
     format!("`{command}` brings an agent back that has lost its token")
 }
 

@@ -159,7 +159,7 @@ impl Diagnosis {
 
     /// The command that rescues the cluster. `commands`: those about it, without a context if that is what is missing.
     pub(crate) fn command(&self, commands: &Commands) -> String {
-        let commands = commands.clone().resumed_with(Rescue::WORDS.verb);
+        let commands = commands.clone().resumed_with(Rescue::ACTION.verb);
         let commands = match self.missing {
             Some(Missing::Context) => commands.with_to_rotate("--downstream-context", Some("CONTEXT")),
             Some(Missing::Reactivation) => commands.switched_on_to_rotate("--reactivate-old-token"),
@@ -175,7 +175,7 @@ impl Diagnosis {
         match self.missing {
             None => Vec::new(),
             Some(Missing::Context) => {
-                let old = reactivating(commands.clone().resumed_with(Rescue::WORDS.verb)).rotate();
+                let old = reactivating(commands.clone().resumed_with(Rescue::ACTION.verb)).rotate();
                 vec![
                     format!("pass a context that does not go through Rancher: `{command}`"),
                     format!(

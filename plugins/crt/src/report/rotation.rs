@@ -6,7 +6,7 @@ use cli::rotation::target::{LeaseName, Target};
 use client::secret::{Fingerprint, Secret};
 use engine::journal::Unreadable;
 use engine::plan::Plan;
-use engine::rotation::Rotation as _;
+use engine::rotation::{Action, Rotation as _};
 use rancher::TokenStorage;
 use rancher::cluster::{Cluster, ClusterId};
 use rancher::token::{RegistrationToken, SYSTEM, Tokens};
@@ -220,6 +220,7 @@ pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
         name: cluster.id.to_string(),
         display: display(cluster),
         details,
+        action: Action::ROTATE,
         restored: "its agent runs with the old token as before",
         commands,
         lease: lease(&cluster.id),
@@ -228,8 +229,9 @@ pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
 
 /// The same cluster as the target of a rescue.
 pub(crate) fn target_of_rescue(target: &Target) -> Target {
-    let commands = target.commands.clone().resumed_with(Rescue::WORDS.verb);
+    let commands = target.commands.clone().resumed_with(Rescue::ACTION.verb);
     Target {
+        action: Rescue::ACTION,
         restored: "no old token is valid again",
         commands: commands.or_of(OtherKind {
             kind: Crt::KIND,

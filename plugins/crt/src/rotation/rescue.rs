@@ -19,7 +19,7 @@
 
 use client::secret::Fingerprint;
 use engine::plan::{Named, Plan};
-use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer, Words};
+use engine::rotation::{Action, Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
 use rancher::TokenStorage;
 use rancher::token::{DEFAULT, SYSTEM};
@@ -34,6 +34,15 @@ use crate::report;
 /// The rescue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rescue;
+
+impl Rescue {
+    /// What it does, in words.
+    pub const ACTION: Action = Action {
+        verb: "rescue",
+        noun: "rescue",
+        done: "rescued",
+    };
+}
 
 type Stage<T> = Result<T, Next<Rescue>>;
 
@@ -421,11 +430,6 @@ fn confirm(look: Look<'_, Rescue>, retired: &Proof<'_, Target>) -> Stage<()> {
 impl Rotation for Rescue {
     const KIND: &'static str = "rescue";
     const KINDS: &'static [&'static str] = super::Crt::KINDS;
-    const WORDS: Words = Words {
-        verb: "rescue",
-        noun: "rescue",
-        done: "rescued",
-    };
     const FIELD_MANAGER: &'static str = FIELD_MANAGER;
     const QUIET_FLAG: &'static str = super::Crt::QUIET_FLAG;
     const CHECKS: &'static [Check] = check::ALL;
@@ -493,6 +497,10 @@ impl Rotation for Rescue {
 
     fn settle(seen: &mut Observed, _: &Run<Self>) {
         predict::settle_rescue(seen);
+    }
+
+    fn action(_: &Record) -> Action {
+        Self::ACTION
     }
 
     fn credentials(record: &Record) -> Credentials {
