@@ -19,7 +19,7 @@ use crate::event::{Event, Listener};
 use crate::journal::Journal;
 use crate::lock::{LockGuard, LockLost, Release};
 use crate::phase::Phase;
-use crate::rotation::{Blocker, Decision, Intent, Next, Repeats, Rotation as _, Timer, decide};
+use crate::rotation::{Action, Blocker, Decision, Intent, Next, Repeats, Rotation as _, Timer, decide};
 
 /// How often both sides are observed while waiting.
 const POLL: Duration = Duration::from_millis(400);
@@ -456,7 +456,10 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// Releases the lock. If that fails, the lock expires.
     async fn finish(&self, state: State<C>, outcome: Outcome) -> Outcome {
         let release = match &outcome {
-            Outcome::Done | Outcome::AlreadyDone => Release::Finish(RotationOf::<C>::WORDS.done.to_owned()),
+            Outcome::Done | Outcome::AlreadyDone => {
+                let record = state.journal.as_ref().map(|journal| &journal.run().record);
+                Release::Finish(record.map_or(Action::ROTATE, C::Rotation::action).done.to_owned())
+            }
             Outcome::RolledBack(reason) => Release::Finish(format!("rolled back: {reason}")),
             Outcome::RolledForward(reason) => Release::Finish(format!("rotated, rollback not possible: {reason}")),
             // The Lease may still have the journal of a run of which no object exists.

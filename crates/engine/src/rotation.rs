@@ -62,8 +62,6 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     const KIND: &'static str;
     /// The kinds of the Leases that it has in common with other rotations of the same plugin, its own included.
     const KINDS: &'static [&'static str] = &[Self::KIND];
-    /// What it is called.
-    const WORDS: Words = Words::ROTATION;
     /// The field manager of every write.
     const FIELD_MANAGER: &'static str;
     /// The flag that sets [`Timer::Quiet`], without dashes.
@@ -160,6 +158,11 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// needs it.
     fn settle(seen: &mut Self::Observed, run: &Run<Self>);
 
+    /// What a run does, in words.
+    fn action(_record: &Self::Record) -> Action {
+        Action::ROTATE
+    }
+
     /// The credential that a run begins with, and the new one.
     fn credentials(record: &Self::Record) -> Credentials;
 
@@ -172,20 +175,20 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     }
 }
 
-/// What a kind of rotation is called.
+/// What a run does, in words. Some rotations also set the first credential, or remove the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Words {
-    /// The command: `rotate`.
+pub struct Action {
+    /// `rotate`.
     pub verb: &'static str,
-    /// In a sentence: `rotation`.
+    /// `rotation`.
     pub noun: &'static str,
-    /// Its result: `rotated`.
+    /// `rotated`: how it ended, also in the Lease.
     pub done: &'static str,
 }
 
-impl Words {
-    /// Those of most rotations.
-    pub const ROTATION: Self = Self {
+impl Action {
+    /// A credential is replaced.
+    pub const ROTATE: Self = Self {
         verb: "rotate",
         noun: "rotation",
         done: "rotated",

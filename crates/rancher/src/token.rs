@@ -139,6 +139,15 @@ impl RegistrationToken {
             .or_else(|| self.secret.as_ref()?.grace_ends_at)
     }
 
+    /// Adds a Secret that it does not name: an unfinished migration, or a newer Rancher has left it behind.
+    fn leave(&mut self, secret: TokenSecret) {
+        self.problems.push(Problem {
+            field: "status.tokenSecretName",
+            what: "does not name the token's Secret: Rancher's migration is not finished, or Rancher was downgraded",
+        });
+        self.secret = Some(secret);
+    }
+
     /// Adds its Secret.
     fn join(&mut self, secret: Result<TokenSecret, ValueError>) {
         match secret {
@@ -375,7 +384,7 @@ pub async fn list(client: &kube::Client, cluster: &ClusterId) -> Result<Tokens> 
         match secrets.remove(&token.expected_secret()) {
             Some(secret) if token.secret_name.is_some() => token.join(Ok(secret)),
             // Mixed storage: the value of the status stays, and `TokenStorage::of` reports it.
-            Some(secret) => token.secret = Some(secret),
+            Some(secret) => token.leave(secret),
             None if token.secret_name.is_some() => token.join(Err(ValueError::NoSecret)),
             None => {}
         }

@@ -35,7 +35,7 @@ impl fmt::Display for TokenStorage {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Rancher keeps registration tokens both in Secrets and in the status of the tokens (without a Secret: {}): \
-     its migration is not finished",
+     its migration is not finished, or it was downgraded",
     without_secret.join(", ")
 )]
 pub struct MixedTokenStorage {

@@ -6,6 +6,7 @@ use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::phase::Phase;
 use engine::plan::Plan;
+use engine::rotation::Action;
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -70,6 +71,7 @@ pub(crate) fn target(cluster: &ClusterSecret, commands: Commands) -> Target {
         name: name.clone(),
         display: display(cluster),
         details,
+        action: Action::ROTATE,
         restored: "Argo CD has the old token as before",
         commands,
         lease: lease(&cluster.object.namespace, name),

@@ -42,7 +42,7 @@ impl DownstreamFlags {
     pub(crate) fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
         let commands = Commands::new::<crate::cli::Crt>(cluster.to_string(), global);
         let commands = commands.with("--downstream-context", self.downstream_context.as_deref());
-        let of_rescue = commands.clone().resumed_with(Rescue::WORDS.verb);
+        let of_rescue = commands.clone().resumed_with(Rescue::ACTION.verb);
         commands.or_of(OtherKind {
             kind: Rescue::KIND,
             display: "a rescue",

@@ -164,7 +164,10 @@ pub(crate) fn healthy() -> DiagnosisInputs {
         storage: Ok(TokenStorage::Secret),
         cluster: cluster("N"),
         tokens: Ok(Tokens {
-            tokens: vec![system("N")],
+            tokens: vec![RegistrationToken {
+                secret_name: Some("crt-token-system".into()),
+                ..system("N")
+            }],
             ..Tokens::default()
         }),
         deployment: Ok(Some(deployment("N"))),

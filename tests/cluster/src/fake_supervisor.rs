@@ -24,6 +24,8 @@ use crate::kubeconfig::{Identity, Kubeconfig};
 /// The account of [`FakeSupervisor::kubeconfig`]. A client certificate would end at the servers' API ports.
 const ACCOUNT: &str = "fake-supervisor-admin";
 const API_PORT: u16 = 6443;
+/// The last part of the address of the first agent.
+const AGENTS: usize = 100;
 const POLL: Duration = Duration::from_millis(50);
 
 /// The parameters of a fake cluster.
@@ -32,8 +34,8 @@ pub struct FakeSupervisorOptions<'a> {
     pub plane: &'a ControlPlane,
     /// The directory for its files. It is created if necessary.
     pub dir: &'a Path,
-    /// `{"token", "servers": [{"name": "s1", "pin": "nowhere"}], "distribution"?, "timing"?, …}`; see `config.rs` of
-    /// `fake-supervisor`. Addresses are added. A restart takes half a second, so that file times are too close for the
+    /// `{"token", "servers": [{"name": "s1", "pin": "nowhere"}], "agents"?: [{"name": "a1", "pin": "env", "token": "…"}],
+    /// "distribution"?, "timing"?, …}`; see `config.rs` of `fake-supervisor`. Addresses are added. A restart takes half a second, so that file times are too close for the
     /// rule of 3 s: where a test is about that rule, set `{"timing": {"writeGap": 4}}`, or call
     /// [`FakeSupervisor::time_passes`] between the steps.
     pub cluster: Value,
@@ -67,6 +69,10 @@ impl FakeSupervisor {
             let address = format!("{prefix}.{}", servers.len() + 1);
             server["address"] = json!(address);
             servers.push((name, address));
+        }
+        let agents = cluster.get_mut("agents").and_then(Value::as_array_mut);
+        for (at, agent) in agents.into_iter().flatten().enumerate() {
+            agent["address"] = json!(format!("{prefix}.{}", AGENTS + at));
         }
         cluster["kubeconfig"] = json!(plane.kubeconfig());
         std::fs::write(dir.join("cluster.json"), cluster.to_string())?;
@@ -135,7 +141,7 @@ impl FakeSupervisor {
             })
     }
 
-    /// The directory that stands for the root of a server's file system.
+    /// The directory that stands for the root of the file system of a server, or of an agent.
     pub fn root(&self, server: &str) -> PathBuf {
         self.dir.join("nodes").join(server)
     }
@@ -253,7 +259,7 @@ impl FakeSupervisor {
         Ok(pods)
     }
 
-    /// Changes the named faults: `{"kill": "after-key", "delay": 2.5, "cut": true, "ahead": 5.0, "hold": "login",
+    /// Changes the named faults of a server, or those of the network and of pods of an agent: `{"kill": "after-key", "delay": 2.5, "cut": true, "ahead": 5.0, "hold": "login",
     /// "staysDown": true, "leads": true, "podDelay": 20.0, "podWaits": "ImagePullBackOff", "podEvicted": true}`. A start does not get
     /// beyond the phase `hold`: `unavailable`, `login`, `etcd`, `api`.
     pub async fn faults(&self, server: &str, faults: &Value) -> Result<()> {

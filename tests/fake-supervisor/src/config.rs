@@ -25,11 +25,13 @@ impl Distribution {
         }
     }
 
-    /// The systemd unit without its suffix.
-    pub(crate) fn unit(self) -> &'static str {
-        match self {
-            Self::K3s => "k3s",
-            Self::Rke2 => "rke2-server",
+    /// The systemd unit of a node without its suffix.
+    pub(crate) fn unit(self, role: Role) -> &'static str {
+        match (self, role) {
+            (Self::K3s, Role::Agent) => "k3s-agent",
+            (Self::K3s, _) => "k3s",
+            (Self::Rke2, Role::Agent) => "rke2-agent",
+            (Self::Rke2, _) => "rke2-server",
         }
     }
 
@@ -111,6 +113,8 @@ pub(crate) enum Role {
     Full,
     /// `disable-etcd: true`.
     ControlPlane,
+    /// It has joined before, and only its files matter: it has no process.
+    Agent,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,6 +140,9 @@ pub(crate) struct ServerConfig {
     /// The server that `server:` names. The first server of the file has no such line, any other joins the first.
     #[serde(default)]
     pub(crate) join: Option<String>,
+    /// The token that an agent has configured. A server joins with that of the cluster.
+    #[serde(default)]
+    pub(crate) token: Option<String>,
 }
 
 /// How long things take.
@@ -197,6 +204,9 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) agent_token: Option<String>,
     pub(crate) servers: Vec<ServerConfig>,
+    /// Nodes that have joined as agents, with their configuration.
+    #[serde(default)]
+    pub(crate) agents: Vec<ServerConfig>,
     /// Admin kubeconfig of the real API server. Without it there are no Nodes, bootstrap tokens and API ports.
     #[serde(default)]
     pub(crate) kubeconfig: Option<PathBuf>,
@@ -213,6 +223,15 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// A server or an agent.
+    pub(crate) fn find(&self, is_it: impl Fn(&ServerConfig) -> bool) -> Option<ServerConfig> {
+        let agents = self.agents.iter().map(|agent| ServerConfig {
+            role: Role::Agent,
+            ..agent.clone()
+        });
+        self.servers.iter().cloned().chain(agents).find(is_it)
+    }
+
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))

@@ -46,10 +46,7 @@ pub(crate) fn node_exec(dir: &Path, address: &str, command: &[String]) -> Result
     let dir = std::fs::canonicalize(dir)?;
     let address = address.rsplit('@').next().unwrap_or_default();
     let config = Config::read(&dir.join("cluster.json"))?;
-    let server = config
-        .servers
-        .iter()
-        .find(|server| server.name == address || server.address.to_string() == address);
+    let server = config.find(|server| server.name == address || server.address.to_string() == address);
     let node = server.map(|server| Node::open(&dir, &server.name)).transpose()?;
     let Some(node) = node.filter(|node| !node.faults().cut) else {
         writeln!(

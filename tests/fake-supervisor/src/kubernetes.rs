@@ -67,7 +67,10 @@ pub(crate) async fn write_server(
     let (program, name) = (node.program(), &node.server.name);
     let mut labels = Map::from_iter([("node-role.kubernetes.io/control-plane".to_owned(), json!("true"))]);
     let mut annotations = Map::from_iter([
-        (format!("{program}.io/node-args"), json!(settings.node_args())),
+        (
+            format!("{program}.io/node-args"),
+            json!(settings.node_args(node.command())),
+        ),
         (
             format!("{program}.io/node-env"),
             json!(settings.node_env(node.distribution())),
@@ -96,18 +99,33 @@ pub(crate) async fn write_server(
     write(client, node, metadata, conditions).await
 }
 
-/// Writes the Node of an agent.
+/// Writes the Node of an agent with its configuration.
+pub(crate) async fn write_configured_agent(client: &Client, node: &Node, settings: &Settings) -> Result<()> {
+    let program = node.program();
+    let annotations = Map::from_iter([
+        (
+            format!("{program}.io/node-args"),
+            json!(settings.node_args(node.command())),
+        ),
+        (
+            format!("{program}.io/node-env"),
+            json!(settings.node_env(node.distribution())),
+        ),
+    ]);
+    let metadata = json!({"name": node.server.name, "annotations": annotations});
+    write(client, node, metadata, vec![is_ready()]).await
+}
+
+/// Writes the Node of an agent without files.
 pub(crate) async fn write_agent(client: &Client, node: &Node, name: &str, url: &str) -> Result<()> {
     let arguments = json!(["agent", "--server", url, "--token", "********"]).to_string();
     let program = node.program();
     let metadata = json!({"name": name, "annotations": {format!("{program}.io/node-args"): arguments}});
-    let ready = vec![condition(
-        "Ready",
-        true,
-        "KubeletReady",
-        "kubelet is posting ready status",
-    )];
-    write(client, node, metadata, ready).await
+    write(client, node, metadata, vec![is_ready()]).await
+}
+
+fn is_ready() -> Value {
+    condition("Ready", true, "KubeletReady", "kubelet is posting ready status")
 }
 
 async fn write(client: &Client, node: &Node, metadata: Value, conditions: Vec<Value>) -> Result<()> {

@@ -28,16 +28,21 @@ pub(crate) struct Manager {
     pub(crate) dir: PathBuf,
     authority: Authority,
     units: Mutex<BTreeMap<String, Arc<UnitHandle>>>,
+    agents: Mutex<BTreeMap<String, Arc<UnitHandle>>>,
     pub(crate) kube: Option<kube::Client>,
 }
 
 impl Manager {
     pub(crate) fn unit(&self, name: &str) -> Option<Arc<UnitHandle>> {
-        let units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
-        let by_address = || units.values().find(|unit| unit.node.server.address.to_string() == name);
-        units.get(name).or_else(by_address).cloned()
+        let find = |units: &Mutex<BTreeMap<String, Arc<UnitHandle>>>| {
+            let units = units.lock().unwrap_or_else(PoisonError::into_inner);
+            let by_address = || units.values().find(|unit| unit.node.server.address.to_string() == name);
+            units.get(name).or_else(by_address).cloned()
+        };
+        find(&self.units).or_else(|| find(&self.agents))
     }
 
+    /// The servers.
     pub(crate) fn units(&self) -> Vec<Arc<UnitHandle>> {
         let units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
         units.values().cloned().collect()
@@ -80,6 +85,24 @@ impl Manager {
             return Ok(unit.restart(true).await);
         }
         Ok(true)
+    }
+
+    /// Makes the node of an agent that has joined before.
+    async fn add_agent(&self, agent: &ServerConfig) -> Result<()> {
+        let node = Node::open(&self.dir, &agent.name)?;
+        node.configure(agent.pin, agent.token.as_deref())?;
+        self.authority.write_server(&node)?;
+        write_programs(&node)?;
+        let unit = Arc::new(UnitHandle::load(&node)?);
+        if node.config.kubelet {
+            kubelet::serve_logs(Arc::clone(&unit)).await?;
+        }
+        if let Some(client) = &self.kube {
+            kubernetes::write_configured_agent(client, &node, &Settings::of(&node)?).await?;
+        }
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.insert(agent.name.clone(), unit);
+        Ok(())
     }
 
     /// Adds a server, which joins with this token. Returns whether it is ready after its first start.
@@ -177,6 +200,7 @@ pub(crate) async fn run(dir: &Path) -> Result<()> {
         dir,
         authority,
         units: Mutex::default(),
+        agents: Mutex::default(),
         kube,
     });
     tokio::select! {
@@ -194,6 +218,9 @@ async fn serve(manager: &Arc<Manager>, config: &Config, node: &Node) -> Result<(
             let log = Node::open(&manager.dir, &server.name)?.log();
             bail!("server {} did not start; its log is {}", server.name, log.display());
         }
+    }
+    for agent in &config.agents {
+        manager.add_agent(agent).await?;
     }
     manager.age(AGE)?;
     if let Some(client) = manager.kube.clone() {

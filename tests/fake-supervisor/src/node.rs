@@ -1,4 +1,4 @@
-//! One server's place on disk: a directory that stands for the root of its file system, and its clock.
+//! The place of one server, or of one agent, on disk: a directory that stands for the root of its file system, and its clock.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn open(cluster: &Path, name: &str) -> Result<Self> {
         let config = Config::read(&cluster.join("cluster.json"))?;
-        let server = config.servers.iter().find(|server| server.name == name).cloned();
+        let server = config.find(|server| server.name == name);
         Ok(Self {
             cluster: cluster.to_owned(),
             config: Arc::new(config),
@@ -35,6 +35,20 @@ impl Node {
 
     pub(crate) fn program(&self) -> &'static str {
         self.distribution().program()
+    }
+
+    /// Its systemd unit without the suffix.
+    pub(crate) fn unit(&self) -> &'static str {
+        self.distribution().unit(self.server.role)
+    }
+
+    /// The command of its program.
+    pub(crate) fn command(&self) -> &'static str {
+        if self.is_agent() { "agent" } else { "server" }
+    }
+
+    pub(crate) fn is_agent(&self) -> bool {
+        self.server.role == Role::Agent
     }
 
     /// Its directory.
@@ -55,12 +69,12 @@ impl Node {
     pub(crate) fn unit_file(&self) -> PathBuf {
         self.root()
             .join("etc/systemd/system")
-            .join(format!("{}.service", self.distribution().unit()))
+            .join(format!("{}.service", self.unit()))
     }
 
     /// What systemd adds to the unit until the next boot.
     pub(crate) fn drop_ins(&self) -> Vec<PathBuf> {
-        let dir = format!("systemd/system/{}.service.d", self.distribution().unit());
+        let dir = format!("systemd/system/{}.service.d", self.unit());
         let entries = std::fs::read_dir(self.run_dir().join(dir));
         let files = entries
             .into_iter()
@@ -74,7 +88,7 @@ impl Node {
     pub(crate) fn environment_file(&self) -> PathBuf {
         self.root()
             .join("etc/systemd/system")
-            .join(format!("{}.service.env", self.distribution().unit()))
+            .join(format!("{}.service.env", self.unit()))
     }
 
     pub(crate) fn default_data_dir(&self) -> PathBuf {
@@ -183,11 +197,11 @@ impl Node {
         if self.is_control_plane_only() {
             yaml.push_str("disable-etcd: true\n");
         }
-        if self.config.encryption {
+        if self.config.encryption && !self.is_agent() {
             yaml.push_str("secrets-encryption: true\n");
         }
         let line = |key: &str, value: &str| format!("{key}: {}\n", serde_json::Value::from(value));
-        if let Some(agent) = &self.config.agent_token {
+        if let Some(agent) = self.config.agent_token.as_ref().filter(|_| !self.is_agent()) {
             yaml.push_str(&line("agent-token", agent));
         }
         let (mut flags, mut environment, mut extra) = (String::new(), String::new(), String::new());
@@ -197,6 +211,10 @@ impl Node {
             (Pin::ConfigDir, Some(token)) => extra = line("token", token),
             (Pin::Env, Some(token)) => {
                 environment = format!("{}_TOKEN='{token}'\n", self.distribution().environment());
+            }
+            // As the installer writes it, where it can be edited.
+            (Pin::Flag, Some(token)) if self.is_agent() => {
+                flags = format!(" \\\n    '--token' \\\n    '{token}' \\\n");
             }
             (Pin::Flag, Some(token)) => flags = format!(" \\\n    '--token' \\\n    '{token}'"),
             (Pin::TokenFile, Some(token)) => {
@@ -215,10 +233,11 @@ impl Node {
         std::fs::write(self.environment_file(), environment)?;
         let unit = format!(
             "[Unit]\nDescription=Lightweight Kubernetes\n\n[Service]\nType=notify\nEnvironmentFile=-{env}\nKillMode=process\n\
-             Restart=always\nRestartSec=5s\nExecStart={bin} \\\n    server \\\n    '--config' \\\n    '{config}' \\\n    \
+             Restart=always\nRestartSec=5s\nExecStart={bin} \\\n    {command} \\\n    '--config' \\\n    '{config}' \\\n    \
              '--data-dir' \\\n    '{data}'{flags}\n",
             env = self.environment_file().display(),
             bin = self.root().join("usr/local/bin").join(self.program()).display(),
+            command = self.command(),
             config = config.display(),
             data = data.display(),
         );

@@ -160,8 +160,8 @@ impl Settings {
     }
 
     /// The annotation `node-args`: flags and configuration files merged, secrets masked.
-    pub(crate) fn node_args(&self) -> String {
-        let mut arguments = vec!["server".to_owned()];
+    pub(crate) fn node_args(&self, command: &str) -> String {
+        let mut arguments = vec![command.to_owned()];
         for (key, value) in self.merged.iter().filter(|(key, _)| key.as_str() != "config") {
             arguments.push(format!("--{key}"));
             arguments.extend(masked(key, value));
@@ -285,7 +285,7 @@ mod tests {
         settings.variables = [("K3S_TOKEN", "secret"), ("K3S_URL", "https://a"), ("PATH", "/bin")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
-        let arguments: Vec<String> = serde_json::from_str(&settings.node_args()).unwrap();
+        let arguments: Vec<String> = serde_json::from_str(&settings.node_args("server")).unwrap();
         assert_eq!(arguments[0], "server");
         for pair in [["--token", "********"], ["--server", "https://a:6443"]] {
             assert!(arguments.windows(2).any(|two| two == pair), "{arguments:?}");

@@ -52,7 +52,7 @@ async fn run_parsed(unit: &UnitHandle, arguments: &[String]) -> Result<Output> {
             },
         }
     }
-    let name = unit.node.distribution().unit();
+    let name = unit.node.unit();
     let properties: Vec<&str> = properties
         .iter()
         .flat_map(|list| {
@@ -153,7 +153,7 @@ fn show(unit: &UnitHandle, properties: &[&str], only_value: bool) -> String {
         .map(|file| file.display().to_string())
         .collect();
     let mut lines = vec![
-        format!("Id={}.service", unit.node.distribution().unit()),
+        format!("Id={}.service", unit.node.unit()),
         "LoadState=loaded".to_owned(),
         format!("ActiveState={}", word(state.active)),
         format!("SubState={}", state.sub),

@@ -68,9 +68,14 @@ impl UnitHandle {
     /// Loads the unit file. Nothing is started.
     pub(crate) fn load(node: &Node) -> Result<Self> {
         let (orders, receiver) = mpsc::unbounded_channel();
+        let (active, sub) = if node.is_agent() {
+            (Active::Active, "running")
+        } else {
+            (Active::Inactive, "dead")
+        };
         let (state, watching) = watch::channel(UnitState {
-            active: Active::Inactive,
-            sub: "dead",
+            active,
+            sub,
             pid: None,
             starts: 0,
             succeeded: None,
@@ -341,10 +346,7 @@ impl Runner {
     /// A line of systemd in the log of the unit.
     fn note(&self, text: &str) {
         if let Ok(journal) = crate::journal::Journal::open(&self.node.log()) {
-            journal.raw(&format!(
-                "systemd[1]: {}.service: {text}",
-                self.node.distribution().unit()
-            ));
+            journal.raw(&format!("systemd[1]: {}.service: {text}", self.node.unit()));
         }
     }
 }

@@ -16,7 +16,7 @@ use engine::journal::{Journal, Unreadable};
 use engine::lock::{AcquireError, LeaseRecord, LockGuard, Release};
 use engine::phase::Phase;
 use engine::plan::{self, NoPlan, Planned};
-use engine::rotation::{Check, Rotation, Words};
+use engine::rotation::{Check, Rotation};
 use tokio::sync::watch;
 
 use crate::rotation::leases::LeasedRotation;
@@ -96,9 +96,6 @@ impl<C: Controller> Job<'_, C> {
         error
     }
 
-    /// What it is called.
-    const WORDS: Words = RotationOf::<C>::WORDS;
-
     async fn try_run(&self, result: &mut RotationResult) -> Result<(), Error> {
         let Some(ready) = self.prepare(result).await? else {
             return Ok(());
@@ -168,6 +165,7 @@ impl<C: Controller> Job<'_, C> {
     async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
         let Target {
             display: name,
+            action,
             commands,
             lease,
             ..
@@ -181,7 +179,7 @@ impl<C: Controller> Job<'_, C> {
         match lock.acquire(self.force_lock, on_wait).await {
             Ok(taken) => Ok(taken),
             Err(AcquireError::Held(holder)) => {
-                let message = format!("the {} of {name} is held by {holder}", Self::WORDS.noun);
+                let message = format!("the {} of {name} is held by {holder}", action.noun);
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
@@ -204,10 +202,13 @@ impl<C: Controller> Job<'_, C> {
     async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
         let record = self.read_lease().await?;
         if self.dry_run != DryRun::None && !record.holder_has_exited() && record.holder.is_some() {
-            let (name, now) = (&self.target.display, self.controller.server().clock.now());
-            let holder = record.describe_holder(now).unwrap_or_default();
-            let noun = Self::WORDS.noun;
-            self.ui.warn(format!("the {noun} of {name} is held by {holder}"));
+            let Target {
+                display: name, action, ..
+            } = self.target;
+            let holder = record.describe_holder(self.controller.server().clock.now());
+            let holder = holder.unwrap_or_default();
+            self.ui
+                .warn(format!("the {} of {name} is held by {holder}", action.noun));
         }
         let mut was_forward = false;
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
@@ -223,8 +224,10 @@ impl<C: Controller> Job<'_, C> {
         };
         if self.verb == Verb::Rollback && journal.is_none() {
             result.end("nothing-to-do");
-            let noun = Self::WORDS.noun;
-            result.message = Some(format!("no {noun} of {} is in progress", self.target.display));
+            result.message = Some(format!(
+                "no {} of {} is in progress",
+                self.target.action.noun, self.target.display
+            ));
             return Ok(None);
         }
         let is_resumed = journal.is_some();
@@ -269,22 +272,18 @@ impl<C: Controller> Job<'_, C> {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
-                let (verb, name) = (Self::WORDS.verb, &self.target.display);
-                let message = format!("cannot {verb} {name}: it would wait forever for {what}");
+                let message = format!(
+                    "cannot {} {}: it would wait forever for {what}",
+                    self.target.action.verb, self.target.display
+                );
                 return Err(Error::failed(message));
             }
             Err(NoPlan::Refused(blockers)) if journal.is_none() => {
-                return Err(outcome::refused(
-                    Verb::Rotate,
-                    Self::WORDS,
-                    self.target,
-                    blockers,
-                    result,
-                ));
+                return Err(outcome::refused(Verb::Rotate, self.target, blockers, result));
             }
             // The run stays as it is, so that it can be finished.
             Err(NoPlan::Refused(blockers)) if self.verb == Verb::Rollback && was_forward => {
-                return Err(outcome::rollback_refusal(Self::WORDS, self.target, blockers, result));
+                return Err(outcome::rollback_refusal(self.target, blockers, result));
             }
             // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,
@@ -317,7 +316,7 @@ impl<C: Controller> Job<'_, C> {
         let unchanged = journal.as_ref().is_some_and(|journal| *journal.run() == claim);
         let is_discarded = self.force_journal && self.verb == Verb::Rotate;
         if journal.is_none() && claim.direction != Direction::Forward && !is_discarded {
-            let noun = Self::WORDS.noun;
+            let noun = self.target.action.noun;
             let message = format!("nothing of the {noun} of {} can be rolled back", self.target.display);
             let rotate = self.target.commands.rotate_forced(Check::JOURNAL);
             let hint = format!("`{rotate}` discards its journal and starts a new {noun}");
@@ -329,7 +328,8 @@ impl<C: Controller> Job<'_, C> {
             } else {
                 "The run in the Lease has changed nothing."
             };
-            self.ui.status(format!("{what} Starting a new {}.", Self::WORDS.noun));
+            self.ui
+                .status(format!("{what} Starting a new {}.", self.target.action.noun));
         }
         if !unchanged {
             *seen = self.observe(journal.as_ref()).await?;
@@ -344,7 +344,7 @@ impl<C: Controller> Job<'_, C> {
         }
         if !journal.run().may_turn(Direction::Rollback) {
             let Target { display, commands, .. } = self.target;
-            let noun = Self::WORDS.noun;
+            let noun = self.target.action.noun;
             let message = format!("the {noun} of {display} has begun to revoke the old token and can only be finished");
             let rotate = commands.rotate();
             return Err(Error::failed(message).hint(format!("`{rotate}` finishes it")));
@@ -392,11 +392,14 @@ impl<C: Controller> Job<'_, C> {
 
     fn title(&self, direction: Direction) -> String {
         let (name, reached) = (&self.target.display, self.controller.reached());
-        let what = if direction.is_rollback() {
-            "Rollback".to_owned()
+        let mut what = if direction.is_rollback() {
+            "rollback".to_owned()
         } else {
-            capitalized(Self::WORDS.noun)
+            self.target.action.noun.to_owned()
         };
+        if let Some(first) = what.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
         format!("{what} of {name}{reached}:")
     }
 
@@ -447,7 +450,8 @@ impl<C: Controller> Job<'_, C> {
         if !matches!(outcome, Outcome::Pending { .. } | Outcome::Refused(_)) {
             result.remarks.extend(self.controller.unproven());
         }
-        let ended = end_of(self.verb, Self::WORDS, outcome, self.target, pending, result);
+        let action = plan.map_or(self.target.action, |plan| RotationOf::<C>::action(&plan.record));
+        let ended = end_of(self.verb, action, outcome, self.target, pending, result);
         if rolled_forward {
             let summary = self.controller.rolled_forward();
             result.new_fingerprint = summary.in_use;
@@ -496,7 +500,8 @@ fn in_progress<R: Rotation>(journal: &Journal<R>, verb: Verb) -> String {
     let run = journal.run();
     let (id, phase) = (&run.id, run.phase);
     let reason = journal.reason.as_deref().unwrap_or("requested");
-    let (noun, done) = (capitalized(R::WORDS.noun), R::WORDS.done);
+    let action = R::action(&run.record);
+    let (noun, done) = (capitalized(action.noun), action.done);
     match (verb, run.direction) {
         (_, Direction::Forward) => format!("{noun} {id} is in progress, in phase {phase}. Resuming it."),
         (Verb::Rotate, Direction::Rollback) => {

@@ -8,7 +8,7 @@ use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::engine::{Outcome, Pause};
 use engine::phase::Phase;
-use engine::rotation::{Blocker, Words};
+use engine::rotation::{Action, Blocker};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -26,7 +26,7 @@ pub struct RotationResult {
     /// What it is about.
     #[serde(flatten)]
     details: Map<String, Value>,
-    /// `rotated`, `rescued`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    /// `rotated`, `rescued`, `set`, `removed`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
     pub outcome: &'static str,
     /// The exit code of a run for this target alone.
     pub exit_code: u8,
@@ -155,18 +155,17 @@ pub enum Verb {
     Rollback,
 }
 
-/// Converts an outcome into a result. `pending`: the journal still exists. `Ok` if the command has done what was
+/// Converts an outcome into a result. `action`: what the run did, which another command may have begun. `pending`: the journal still exists. `Ok` if the command has done what was
 /// requested.
 pub(crate) fn end_of(
     verb: Verb,
-    words: Words,
+    action: Action,
     outcome: Outcome,
     target: &Target,
     pending: bool,
     result: &mut RotationResult,
 ) -> Result<(), Error> {
-    let name = &target.display;
-    let Words { noun, done, .. } = words;
+    let (name, noun) = (&target.display, target.action.noun);
     match outcome {
         Outcome::Done | Outcome::AlreadyDone => {
             if matches!(outcome, Outcome::AlreadyDone) {
@@ -174,7 +173,7 @@ pub(crate) fn end_of(
             }
             match verb {
                 Verb::Rotate => {
-                    result.end(done);
+                    result.end(action.done);
                     Ok(())
                 }
                 // Another run finished it before this one acquired the lock.
@@ -202,7 +201,7 @@ pub(crate) fn end_of(
                 "the {noun} of {name} could not be rolled back: {reason}"
             )))
         }
-        Outcome::Refused(blockers) => Err(refused(Verb::Rotate, words, target, blockers, result)),
+        Outcome::Refused(blockers) => Err(refused(Verb::Rotate, target, blockers, result)),
         Outcome::Pending {
             because: Pause::Error(error),
             ..
@@ -216,26 +215,21 @@ pub(crate) fn end_of(
                 result.phase = Some(phase);
                 result.direction = Some(direction);
             }
-            Err(stopped(words, target, phase, direction, because, pending, result))
+            Err(stopped(target, phase, direction, because, pending, result))
         }
     }
 }
 
 /// Why nothing was begun.
-pub fn refusal(words: Words, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
-    refused(Verb::Rotate, words, target, blockers, result)
+pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+    refused(Verb::Rotate, target, blockers, result)
 }
 
 /// Why a rollback was not begun. The rotation is still in progress.
-pub(super) fn rollback_refusal(
-    words: Words,
-    target: &Target,
-    blockers: Vec<Blocker>,
-    result: &mut RotationResult,
-) -> Error {
+pub(super) fn rollback_refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     let rotate = target.commands.rotate();
-    let error = refused(Verb::Rollback, words, target, blockers, result).of_kind(Kind::Pending);
-    error.hint(format!("`{rotate}` resumes the {}", words.noun))
+    let error = refused(Verb::Rollback, target, blockers, result).of_kind(Kind::Pending);
+    error.hint(format!("`{rotate}` resumes the {}", target.action.noun))
 }
 
 /// With the way out of each.
@@ -245,17 +239,11 @@ fn with_hints(error: Error, blockers: &[Blocker]) -> Error {
 }
 
 /// Why a run was not begun.
-pub(super) fn refused(
-    verb: Verb,
-    words: Words,
-    target: &Target,
-    blockers: Vec<Blocker>,
-    result: &mut RotationResult,
-) -> Error {
+pub(super) fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     result.outcome = "refused";
     let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
     let (command, what) = match verb {
-        Verb::Rotate => (words.verb, words.verb),
+        Verb::Rotate => (target.action.verb, target.action.verb),
         Verb::Rollback => ("rollback", "roll back"),
     };
     let message = format!("cannot {what} {}: {}", target.display, reasons.join("; "));
@@ -273,7 +261,6 @@ pub(super) fn refused(
 }
 
 fn stopped(
-    words: Words,
     target: &Target,
     phase: Phase,
     direction: Direction,
@@ -284,12 +271,12 @@ fn stopped(
     let Target {
         display: name,
         commands,
+        action,
         ..
     } = target;
-    let noun = words.noun;
     if !pending && phase > Phase::Survey {
         let status = commands.status();
-        let message = format!("another run has finished the {noun} of {name}");
+        let message = format!("another run has finished the {} of {name}", action.noun);
         return Error::failed(message).hint(format!("`{status}` shows the result"));
     }
     if !pending {
@@ -299,7 +286,11 @@ fn stopped(
             other => Error::failed(format!("{message}: {}", reason(&other))),
         };
     }
-    let what = if direction.is_rollback() { "rollback" } else { noun };
+    let what = if direction.is_rollback() {
+        "rollback"
+    } else {
+        action.noun
+    };
     let mut error = match &because {
         Pause::Interrupted => Error::new(
             Kind::Interrupted,
@@ -374,6 +365,7 @@ mod tests {
             name: "c-x7k2p".into(),
             display: "cluster oslo (c-x7k2p)".into(),
             details: Map::new(),
+            action: Action::ROTATE,
             restored: "its agent runs with the old token as before",
             commands: Commands::new::<Demo>("c-x7k2p", &GlobalFlags::default()),
             lease: LeaseName {
@@ -403,7 +395,7 @@ mod tests {
     /// Exit code, outcome, what a user reads.
     fn printed(verb: Verb, outcome: Outcome, left: bool) -> String {
         let mut result = RotationResult::of(&target());
-        let ended = end_of(verb, Words::ROTATION, outcome, &target(), left, &mut result);
+        let ended = end_of(verb, Action::ROTATE, outcome, &target(), left, &mut result);
         if let Err(error) = &ended {
             result.fail(error);
         }

@@ -117,7 +117,7 @@ impl<'a> Results<'a> {
             }
             _ => {}
         }
-        if ["rotated", "rescued"].contains(&result.outcome)
+        if ["rotated", "rescued", "set", "removed"].contains(&result.outcome)
             && let Some(last) = result.remarks.last()
         {
             self.ui.status(last);

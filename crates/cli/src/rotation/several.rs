@@ -13,7 +13,7 @@ use futures::stream;
 use rand::RngExt as _;
 
 use engine::controller::Controller;
-use engine::rotation::Words;
+use engine::rotation::Action;
 
 use crate::rotation::job::{Job, Ready, STOPPING};
 use crate::rotation::outcome::RotationResult;
@@ -240,7 +240,7 @@ fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
 pub fn end<C>(all: Vec<Each<'_, C>>, unknown: &Failures<'_>) -> (Vec<RotationResult>, Result<ExitCode, Error>) {
     end_of(
         all.into_iter().map(|each| (each.result, each.ended)),
-        Words::ROTATION,
+        Action::ROTATE,
         unknown,
     )
 }
@@ -248,7 +248,7 @@ pub fn end<C>(all: Vec<Each<'_, C>>, unknown: &Failures<'_>) -> (Vec<RotationRes
 /// The same by result.
 pub fn end_of(
     all: impl IntoIterator<Item = (RotationResult, Result<(), Error>)>,
-    words: Words,
+    action: Action,
     unknown: &Failures<'_>,
 ) -> (Vec<RotationResult>, Result<ExitCode, Error>) {
     let unknown = unknown.all();
@@ -256,14 +256,14 @@ pub fn end_of(
     let errors = ended.iter().filter_map(|ended| ended.as_ref().err());
     let errors = errors.chain(unknown.iter().map(|(_, error)| error));
     let kinds: Vec<Kind> = errors.map(failures::kind_among_others).collect();
-    let exit = exit(&kinds, results.len() + unknown.len(), words);
+    let exit = exit(&kinds, results.len() + unknown.len(), action);
     let unknown = unknown
         .iter()
         .map(|(name, error)| RotationResult::without_target(name, error));
     (results.into_iter().chain(unknown).collect(), exit)
 }
 
-fn exit(kinds: &[Kind], total: usize, words: Words) -> Result<ExitCode, Error> {
+fn exit(kinds: &[Kind], total: usize, action: Action) -> Result<ExitCode, Error> {
     let Some(first) = kinds.first() else {
         return Ok(ExitCode::Done);
     };
@@ -272,6 +272,6 @@ fn exit(kinds: &[Kind], total: usize, words: Words) -> Result<ExitCode, Error> {
         .into_iter()
         .find(|kind| kinds.contains(kind))
         .unwrap_or(*first);
-    let message = format!("{} of {total} {}s did not succeed", kinds.len(), words.noun);
+    let message = format!("{} of {total} {}s did not succeed", kinds.len(), action.noun);
     Err(Error::new(kind, message))
 }

@@ -2,7 +2,7 @@
 
 use client::connection::Server;
 use engine::lock::{KIND_LABEL, Lock};
-use engine::rotation::Rotation;
+use engine::rotation::{Action, Rotation};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use serde_json::{Map, Value};
@@ -20,6 +20,8 @@ pub struct Target {
     pub display: String,
     /// What else the documents say about it, under a key of its own.
     pub details: Map<String, Value>,
+    /// What the command does to it.
+    pub action: Action,
     /// What is true again once a rotation was rolled back: `its agent runs with the old token as before`.
     pub restored: &'static str,
     /// The commands about it.

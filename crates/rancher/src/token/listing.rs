@@ -171,7 +171,7 @@ impl Listing {
         let found = self.ahead.remove(&key(&token.object.namespace, &token.object.name));
         match (found, &token.secret_name) {
             (Some(secret), Some(name)) if *name == secret.object.name => token.join(Ok(secret)),
-            (Some(secret), None) => token.secret = Some(secret),
+            (Some(secret), None) => token.leave(secret),
             (_, Some(_)) if self.no_permission => token.join(Err(ValueError::NoPermission)),
             (_, Some(_)) => {
                 let secret = secret_of(&self.client.0, token).await?;

@@ -6,6 +6,7 @@ use cli::rotation::{Commands, LeaseName, Target};
 use engine::direction::Direction;
 use engine::journal::Journal;
 use engine::phase::Phase;
+use engine::rotation::Action;
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -26,6 +27,7 @@ pub(crate) fn target(id: &TokenId, commands: Commands) -> Target {
         name: id.to_string(),
         display: format!("bootstrap token {id}"),
         details,
+        action: Action::ROTATE,
         restored: "the old token is valid as before",
         commands,
         lease: lease(id),

@@ -17,7 +17,7 @@ use model::{Environment, Help, Move, Refusal};
 use supervisor::SupervisorKind;
 use supervisor::node::EtcdMember;
 
-use crate::facts::{Disk, File, Memory, State};
+use crate::facts::{AgentFile, Disk, File, Memory, State};
 use crate::mutants::Mutant;
 use crate::{moves, safety};
 
@@ -49,6 +49,8 @@ pub(crate) struct Model {
     pub(crate) is_old_unknown: bool,
     /// An operator has begun the change on the first server, by hand.
     pub(crate) is_begun: bool,
+    /// `--agents`, with an agent that has the old token and one that does not.
+    pub(crate) has_agents: bool,
     pub(crate) budget: Budget,
     pub(crate) late_holders: u8,
     pub(crate) rollbacks: u8,
@@ -70,6 +72,10 @@ pub(crate) struct Budget {
     pub(crate) key_rotations: u8,
     /// An operator restarts a server without the change of its configuration.
     pub(crate) forgotten_edits: u8,
+    /// Another operator writes a third token into the configuration of an agent.
+    pub(crate) agent_edits: u8,
+    /// An agent cannot be reached any more.
+    pub(crate) agent_losses: u8,
 }
 
 impl Default for Model {
@@ -81,6 +87,7 @@ impl Default for Model {
             shows_starts: true,
             is_old_unknown: false,
             is_begun: false,
+            has_agents: false,
             budget: Budget::default(),
             late_holders: 0,
             rollbacks: 0,
@@ -110,6 +117,15 @@ impl Model {
             self.old()
         } else {
             self.replacement()
+        }
+    }
+
+    /// The other one of the old and the new token.
+    pub(crate) fn other(&self, value: Fingerprint) -> Fingerprint {
+        if value == self.old() {
+            self.replacement()
+        } else {
+            self.old()
         }
     }
 
@@ -158,7 +174,7 @@ impl Model {
             },
             may_be_in_flight: false,
             agents: BTreeMap::new(),
-            writes_agents: false,
+            writes_agents: self.has_agents,
         };
         let mut world = World::new(seen, self.memory());
         moves::show(self, &mut world);
@@ -167,6 +183,18 @@ impl Model {
 
     pub(crate) fn configured(value: Fingerprint) -> Option<Fingerprint> {
         Some(value).filter(|value| *value != server_token())
+    }
+
+    /// One has the old token. Another has the server token, which is the new one where the agent token is removed.
+    fn agents(&self) -> BTreeMap<String, AgentFile> {
+        let other = match self.purpose {
+            Purpose::Set => third(),
+            Purpose::Rotate | Purpose::Remove => server_token(),
+        };
+        let agents = [("a1", self.old()), ("a2", other)];
+        let file = |(name, value): (&str, Fingerprint)| (name.to_owned(), AgentFile::of(value));
+        let agents = agents.into_iter().filter(|_| self.has_agents);
+        agents.map(file).collect()
     }
 
     pub(crate) fn memory(&self) -> Memory {
@@ -185,6 +213,7 @@ impl Model {
             encryption: 0,
             disks: (0..self.servers).map(|at| (name(at), disk)).collect(),
             since_put: BTreeSet::new(),
+            agents: self.agents(),
             joining: None,
             forgets: false,
             budget: self.budget,
@@ -200,6 +229,11 @@ impl Model {
     }
 }
 
+/// The token of agents that is neither the old nor the new one.
+pub(crate) fn third() -> Fingerprint {
+    Fingerprint::of("third")
+}
+
 /// What a step is conditional on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Condition {
@@ -208,6 +242,8 @@ pub(crate) enum Condition {
     Backup(Option<Record>),
     /// The hash of the file.
     Configuration(Option<Configured>),
+    /// The hash of the file of an agent.
+    Agent(Option<Configured>),
     /// The controller looks once more right before it sends what cannot be conditional.
     Everything(Box<Observed>),
 }
@@ -246,6 +282,10 @@ impl Environment for Model {
                 let configured = seen.servers.get(server).map(|server| server.configured);
                 Some(Condition::Configuration(configured))
             }
+            Step::ConfigureAgent { agent, .. } => {
+                let configured = seen.agents.get(agent).map(|agent| agent.configured);
+                Some(Condition::Agent(configured))
+            }
             _ => Some(Condition::Nothing),
         }
     }
@@ -262,6 +302,8 @@ impl Environment for Model {
             }
             Step::Restart(restart) => moves::restart(memory, restart),
             Step::Configure { server, value } => memory.disk(server).configured = *value,
+            Step::ConfigureAgent { agent, value } => memory.agent(agent).write(*value),
+            Step::DeleteConfigurationBackups => memory.agents.values_mut().for_each(AgentFile::forget),
             Step::BackUp(backup) if matches!(backup.change, Change::Saved(_)) => {
                 seen.started = seen.started.as_ref().map(|_| memory.since_put.clone());
             }

@@ -32,6 +32,39 @@ pub(crate) struct Disk {
     pub(crate) is_in_window: bool,
 }
 
+/// The configuration of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AgentFile {
+    pub(crate) value: Fingerprint,
+    /// The one before the run.
+    pub(crate) first: Fingerprint,
+    pub(crate) has_backup: bool,
+    pub(crate) is_edited_by_others: bool,
+    pub(crate) is_lost: bool,
+}
+
+impl AgentFile {
+    pub(crate) fn of(value: Fingerprint) -> Self {
+        Self {
+            value,
+            first: value,
+            has_backup: false,
+            is_edited_by_others: false,
+            is_lost: false,
+        }
+    }
+
+    pub(crate) fn write(&mut self, value: Fingerprint) {
+        if !self.is_lost {
+            (self.value, self.has_backup) = (value, true);
+        }
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.has_backup &= self.is_lost;
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     Up,
@@ -52,6 +85,7 @@ pub(crate) struct Memory {
     pub(crate) disks: BTreeMap<String, Disk>,
     /// The servers that have started since the last PUT, recorded or not.
     pub(crate) since_put: BTreeSet<String>,
+    pub(crate) agents: BTreeMap<String, AgentFile>,
     /// The token with which a server is joining. The outer `None`: there is none.
     #[expect(clippy::option_option, reason = "the inner one is its configuration")]
     pub(crate) joining: Option<Option<Fingerprint>>,
@@ -88,6 +122,10 @@ impl Memory {
 
     pub(crate) fn stop(&mut self, name: &str, by_tool: bool) {
         self.disk(name).state = State::Stopped { by_tool };
+    }
+
+    pub(crate) fn agent(&mut self, name: &str) -> &mut AgentFile {
+        self.agents.get_mut(name).expect("it is there")
     }
 
     pub(crate) fn disk(&mut self, name: &str) -> &mut Disk {

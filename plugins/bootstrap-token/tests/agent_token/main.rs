@@ -131,6 +131,30 @@ fn three_servers_and_one_disturbance_lose_nothing() {
     }
 }
 
+const OF_AGENTS: [Disturbance; 3] = [
+    ("nothing", |_| {}),
+    ("another operator who edits an agent", |it| it.agent_edits = 1),
+    ("an agent that cannot be reached", |it| it.agent_losses = 1),
+];
+
+#[test]
+fn agents_with_the_old_token_get_the_new_one_and_a_rollback_restores_only_these() {
+    for purpose in [Purpose::Set, Purpose::Rotate, Purpose::Remove] {
+        for (name, disturb) in OF_AGENTS {
+            let model = Model {
+                servers: 1,
+                purpose,
+                has_agents: true,
+                late_holders: 1,
+                rollbacks: 1,
+                budget: budget(disturb),
+                ..Model::default()
+            };
+            nothing_is_lost(&format!("agents, {purpose:?}, {name}"), &model);
+        }
+    }
+}
+
 #[test]
 fn a_change_that_was_begun_by_hand_is_completed() {
     for purpose in [Purpose::Set, Purpose::Rotate, Purpose::Remove] {
@@ -205,6 +229,15 @@ fn all_mutants_are_found() {
         has_node_access: false,
         ..plain
     };
+    let agents = Model {
+        has_agents: true,
+        ..plain
+    };
+    let removed = Model {
+        purpose: Purpose::Remove,
+        rollbacks: 1,
+        ..agents
+    };
     let with = |model: Model, change: fn(&mut Budget)| Model {
         budget: budget(change),
         ..model
@@ -225,6 +258,8 @@ fn all_mutants_are_found() {
         (Mutant::IgnoresMembers, with(plain, |it| it.joins = 1)),
         (Mutant::DoesNotWait, late),
         (Mutant::ForgetsEarly, plain),
+        (Mutant::WritesEveryAgent, agents),
+        (Mutant::RestoresEveryAgent, removed),
     ] {
         found(mutant, model);
     }

@@ -2,12 +2,12 @@
 
 use engine::rotation::{Next, decide};
 use kubectl_bootstrap_token::agent_token::rotation::dangerous::Restart;
-use kubectl_bootstrap_token::agent_token::rotation::observed::{Configured, Encryption, Login, Members, Server};
+use kubectl_bootstrap_token::agent_token::rotation::observed::{Agent, Configured, Encryption, Login, Members, Server};
 use kubectl_bootstrap_token::agent_token::rotation::step::Step;
 use model::{Help, Move};
 
-use crate::environment::{Model, World, server_token};
-use crate::facts::{Disk, Memory, State};
+use crate::environment::{Model, World, server_token, third};
+use crate::facts::{AgentFile, Disk, Memory, State};
 
 /// A server that joins.
 const JOINS: &str = "s9";
@@ -27,6 +27,9 @@ pub(crate) fn moves(model: &Model, world: &World) -> Vec<Move<Model>> {
     for name in world.memory.disks.keys() {
         moves.server(name);
         moves.configuration(name);
+    }
+    for name in world.memory.agents.keys() {
+        moves.agent(name);
     }
     moves.operator();
     moves.join();
@@ -98,6 +101,23 @@ impl Moves<'_> {
             self.push(what, Help::Disturbs, |to| {
                 to.memory.budget.repins -= 1;
                 to.memory.disk(name).configured = old;
+            });
+        }
+    }
+
+    fn agent(&mut self, name: &str) {
+        let budget = self.world.memory.budget;
+        if budget.agent_edits > 0 {
+            self.push(format!("another operator edits {name}"), Help::Disturbs, |to| {
+                to.memory.budget.agent_edits -= 1;
+                let agent = to.memory.agent(name);
+                (agent.value, agent.is_edited_by_others) = (third(), true);
+            });
+        }
+        if budget.agent_losses > 0 {
+            self.push(format!("{name} cannot be reached"), Help::Disturbs, |to| {
+                to.memory.budget.agent_losses -= 1;
+                to.memory.agent(name).is_lost = true;
             });
         }
     }
@@ -234,6 +254,15 @@ pub(crate) fn show(model: &Model, world: &mut World) {
             server.configured = disk.configured.map_or(Configured::Nowhere, token);
         }
     }
+    let agents = memory.agents.iter().filter(|_| has_node_access);
+    let shown = |(name, file): (&String, &AgentFile)| {
+        let agent = Agent {
+            configured: Configured::Token(Some(file.value).filter(|_| !file.is_lost)),
+            has_configuration_backup: file.has_backup && !file.is_lost,
+        };
+        (name.clone(), agent)
+    };
+    seen.agents = agents.map(shown).collect();
     seen.newest = has_node_access.then(|| memory.newest());
     if !has_node_access && model.shows_starts {
         seen.started.get_or_insert_default();

@@ -44,6 +44,10 @@ pub(crate) enum Mutant {
     DoesNotWait,
     /// The backup Secret is deleted before the servers have loaded the token.
     ForgetsEarly,
+    /// With `--agents`, an agent with any other token gets the new one.
+    WritesEveryAgent,
+    /// A rollback writes the old token into every agent that has the new one.
+    RestoresEveryAgent,
 }
 
 impl Mutant {
@@ -124,6 +128,20 @@ impl Mutant {
             Self::IgnoresMembers => {
                 seen.members = Members::Same;
                 seen.joining.clear();
+            }
+            Self::WritesEveryAgent if !is_rollback => {
+                let old = Configured::Token(run.record.old);
+                for agent in seen.agents.values_mut() {
+                    if agent.configured != Configured::Token(Some(target)) {
+                        agent.configured = old;
+                    }
+                }
+            }
+            Self::RestoresEveryAgent if is_rollback => {
+                let agents: Vec<String> = seen.agents.keys().cloned().collect();
+                if let Some(backup) = &mut seen.backup {
+                    backup.agents.extend(agents);
+                }
             }
             Self::DoesNotWait => seen.may_be_in_flight = false,
             _ => {}

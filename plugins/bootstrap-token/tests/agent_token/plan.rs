@@ -8,7 +8,7 @@ use engine::rotation::{Blocker, Next, Rotation as _, decide};
 use engine::run::RunId;
 use kubectl_bootstrap_token::agent_token::rotation::AgentToken;
 use kubectl_bootstrap_token::agent_token::rotation::observed::{
-    Clocks, Configured, Encryption, Login, Members, Observed, Output, Purpose, Role, Server,
+    Agent, Clocks, Configured, Encryption, Login, Members, Observed, Output, Purpose, Role, Server,
 };
 use kubectl_bootstrap_token::agent_token::rotation::record::{Record, Saved};
 use supervisor::node::{EtcdMember, NodeManager};
@@ -291,7 +291,7 @@ fn survey_refuses_what_is_about_the_tokens() {
         }
     };
     let none = "no agent token is set: agents use the server token";
-    refused(Purpose::Set, all(old()), "an agent token is set already");
+    refused(Purpose::Set, all(old()), "an agent token is already set");
     refused(Purpose::Rotate, all(server_token()), none);
     refused(Purpose::Remove, all(server_token()), none);
     let new = |value| move |seen: &mut Observed| seen.given_new = Some(value);
@@ -397,22 +397,55 @@ fn by_hand_it_has_to_be_known_which_servers_have_started() {
 }
 
 #[test]
-fn agents_get_the_new_token_at_the_end() {
-    let done = |seen: &mut Observed| {
+fn agents_with_the_old_token_get_the_new_one_at_the_end() {
+    let held = |seen: &mut Observed, token: Option<Fingerprint>| {
         for server in seen.servers.values_mut() {
             server.as_node = Some(Login::Accepts(drawn()));
         }
-        seen.agents = [("a1".to_owned(), Configured::Token(Some(old())))].into();
+        let agent = Agent {
+            configured: Configured::Token(token),
+            has_configuration_backup: false,
+        };
+        seen.agents = [("a1".to_owned(), agent)].into();
+        seen.writes_agents = true;
     };
-    next(true, done, "delete the backups of configurations");
+    let record = |seen: &mut Observed| {
+        let backup = seen.backup.as_mut().expect("it is there");
+        backup.agents.insert("a1".to_owned());
+    };
+    let end = "delete the backups of configurations";
     next(
         true,
-        |seen| {
-            done(seen);
-            seen.writes_agents = true;
-        },
-        "put N into the configuration of agent a1",
+        |seen| held(seen, Some(old())),
+        "record in the backup Secret which agents get the new token: a1",
     );
+    // A run that is resumed without --agents.
+    let recorded = |seen: &mut Observed| {
+        held(seen, Some(old()));
+        record(seen);
+        seen.writes_agents = false;
+    };
+    next(true, recorded, "put N into the configuration of agent a1");
+    let unwanted = |seen: &mut Observed| {
+        held(seen, Some(old()));
+        seen.writes_agents = false;
+    };
+    next(true, unwanted, end);
+    for token in [Some(server_token()), Some(drawn()), None] {
+        next(true, |seen| held(seen, token), end);
+    }
+    let is_left = |seen: &mut Observed| {
+        for server in seen.servers.values_mut() {
+            server.has_configuration_backup = false;
+        }
+        held(seen, Some(drawn()));
+    };
+    next(true, is_left, "delete the backup Secret");
+    let has_backup = |seen: &mut Observed| {
+        is_left(seen);
+        seen.agents.get_mut("a1").expect("it is there").has_configuration_backup = true;
+    };
+    next(true, has_backup, end);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What must never be.
 
+use client::secret::Fingerprint;
 use engine::rotation::Blocker;
 use kubectl_bootstrap_token::agent_token::rotation::observed::Encryption;
 use kubectl_bootstrap_token::agent_token::rotation::step::Step;
 use model::Refusal;
 
 use crate::environment::{Model, World};
-use crate::facts::{Memory, State};
+use crate::facts::{AgentFile, Memory, State};
 
 /// A step is sent, and what it brings about is still to come.
 pub(crate) fn check_step(model: &Model, world: &mut World, step: &Step) {
@@ -33,6 +34,12 @@ pub(crate) fn check_step(model: &Model, world: &mut World, step: &Step) {
             "a server is restarted before every configuration has the token"
         }
         Step::Restart(_) | Step::Configure { .. } if seen.backup.is_none() => "something changes without a backup",
+        Step::ConfigureAgent { agent, .. } if !seen.backup.iter().any(|record| record.agents.contains(agent)) => {
+            "the configuration of an agent changes without a record"
+        }
+        Step::ConfigureAgent { agent, value } if memory.agents[agent].value != model.other(*value) => {
+            "a third token of an agent is overwritten"
+        }
         Step::Forget if disks.any(|it| it.live != memory.data.value && !is_repinned) => {
             "the backup Secret is deleted before every server has loaded the token"
         }
@@ -69,11 +76,29 @@ pub(crate) fn unsafe_because(model: &Model, world: &World) -> Option<String> {
     if memory.budget.repins < model.budget.repins {
         return None;
     }
+    if let Some(fault) = agent_fault(model, memory, target) {
+        return Some(fault);
+    }
     let mut disks = memory.disks.iter();
     let is_pinned = |configured| !seen.options.has_node_access || configured == Model::configured(target);
     let is_well = |disk: &crate::facts::Disk| disk.live == target && is_pinned(disk.configured);
     let other = disks.find(|(name, disk)| !is_well(disk) || fails(name));
     other.map(|(name, _)| format!("the run ended, and {name} does not have the token for good"))
+}
+
+/// An agent that had the old token at the start has the target at the end. Any other has what it had.
+fn agent_fault(model: &Model, memory: &Memory, target: Fingerprint) -> Option<String> {
+    let is_wrong = |(_, agent): &(&String, &AgentFile)| {
+        let expected = if agent.first == model.old() {
+            target
+        } else {
+            agent.first
+        };
+        agent.has_backup || agent.value != expected && !agent.is_edited_by_others
+    };
+    let mut agents = memory.agents.iter().filter(|(_, agent)| !agent.is_lost);
+    let wrong = agents.find(is_wrong);
+    wrong.map(|(name, agent)| format!("the run ended, and agent {name} has {agent:?}"))
 }
 
 /// A refusal is right where an operator has to mend something first.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, ListKind};
+use cli::rotation::outcome::refusal;
 use cli::rotation::results::Results;
 use cli::rotation::several::{self, Confirmation, Each, Parallelism};
 use cli::rotation::{Commands, Job, RotationResult, Target, Verb, leases};
@@ -75,6 +76,8 @@ const LIST: ListKind = ListKind {
     kind: "RescueDiagnosisList",
 };
 
+/// Rancher takes half a minute to report a disconnected agent: too long for thirty of them.
+const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 /// How many clusters are diagnosed at a time. Most of the time is waited for agents that do not answer.
 const DIAGNOSED_AT_ONCE: usize = 32;
 
@@ -280,16 +283,7 @@ impl Command<'_> {
         let id = cluster.id.clone();
         let downstream = DownstreamFlags { downstream_context };
         let (common, management) = (&self.rescue.common, self.management);
-        let opened = Opened::open(
-            RescueRotation::WORDS,
-            cluster,
-            common,
-            &downstream,
-            management,
-            self.global,
-            self.context,
-        )
-        .await;
+        let opened = Opened::open(cluster, common, &downstream, management, self.global, self.context).await;
         let mut patient = Patient {
             id,
             of_rescue: self.target_of_rescue(&opened.target),
@@ -322,9 +316,9 @@ impl Command<'_> {
     }
 
     async fn examine(&self, patient: &mut Patient) -> Result<(), Error> {
-        let connections = patient.opened.connections.as_ref().map_err(Clone::clone)?;
+        let connections = patient.connections()?;
         let (inputs, rotation) = futures::join!(
-            Box::pin(DiagnosisInputs::collect(connections)),
+            Box::pin(DiagnosisInputs::collect(connections, LONGEST_ANSWER)),
             leases::of(&connections.management, &patient.opened.target.lease)
         );
         let rotation: Option<ClusterRotation> = rotation?;
@@ -505,7 +499,7 @@ impl Command<'_> {
         Box::pin(several::run(ui, &mut rotations, parallelism, confirmation, print)).await?;
         let mut all: Vec<_> = rescues.into_iter().map(|each| (each.result, each.ended)).collect();
         all.extend(rotations.into_iter().map(|each| (each.result, each.ended)));
-        let (results, end) = several::end_of(all, RescueRotation::WORDS, unknown);
+        let (results, end) = several::end_of(all, RescueRotation::ACTION, unknown);
         self.results.print(&results);
         end
     }
@@ -575,6 +569,17 @@ impl Command<'_> {
 }
 
 impl Patient {
+    /// Its connections, or why it cannot be rescued, which is known from the management cluster alone.
+    fn connections(&self) -> Result<&Connections, Error> {
+        self.opened.connections.as_ref().map_err(|error| {
+            let mut result = self.opened.result.clone();
+            match std::mem::take(&mut result.blockers) {
+                blockers if blockers.is_empty() => error.clone(),
+                blockers => refusal(&self.of_rescue, blockers, &mut result),
+            }
+        })
+    }
+
     fn nothing(&self) -> RotationResult {
         let mut result = RotationResult::of(&self.of_rescue);
         result.end("nothing-to-do");
@@ -606,9 +611,8 @@ impl Patient {
 
 /// A rescue was the last run, and its rotation has not followed.
 fn was_rescued(rotation: &ClusterRotation) -> bool {
-    let record = &rotation.record;
-    record.kind.as_deref() == Some(RescueRotation::KIND)
-        && record.last_result.as_deref() == Some(RescueRotation::WORDS.done)
+    // Of whichever kind the Lease is now: the rotation has taken it before it began.
+    rotation.record.last_result.as_deref() == Some(RescueRotation::ACTION.done)
 }
 
 #[cfg(test)]

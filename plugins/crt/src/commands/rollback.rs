@@ -5,7 +5,7 @@ use cli::app::{Context, GlobalFlags};
 use cli::rotation::results::{Results, exit};
 use cli::rotation::{Verb, leases};
 use client::error::Error;
-use engine::rotation::{Rotation as _, Words};
+use engine::rotation::Rotation as _;
 
 use super::rotate::{Command, Common, Opened};
 use crate::connections::{DownstreamFlags, Management};
@@ -63,7 +63,6 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
     let lease = report::rotation::lease(&cluster.id);
     let rotation: Option<ClusterRotation> = leases::of(&management.server, &lease).await?;
     let opened = Opened::open(
-        Words::ROTATION,
         cluster,
         &rollback.common,
         &rollback.downstream,

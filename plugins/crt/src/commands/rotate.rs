@@ -12,7 +12,7 @@ use cli::{ExitCode, Failures};
 use client::duration;
 use client::error::Error;
 use engine::controller::Controller;
-use engine::rotation::{Blocker, Check, Words};
+use engine::rotation::{Blocker, Check};
 use rancher::cluster::{self, Cluster, ClusterKind};
 
 use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
@@ -153,18 +153,7 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     }
     let mut opened = Vec::new();
     for cluster in clusters {
-        opened.push(
-            Opened::open(
-                Words::ROTATION,
-                cluster,
-                common,
-                &rotate.downstream,
-                &management,
-                global,
-                context,
-            )
-            .await,
-        );
+        opened.push(Opened::open(cluster, common, &rotate.downstream, &management, global, context).await);
     }
     let command = Command {
         verb: Verb::Rotate,
@@ -219,7 +208,6 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) async fn open(
-        words: Words,
         cluster: Cluster,
         common: &Common,
         downstream: &DownstreamFlags,
@@ -233,7 +221,7 @@ impl Opened {
         let mut result = RotationResult::of(&target);
         let is_forced = |blocker: &Blocker| blocker.check.is_some_and(|check| common.forces(check));
         let connections = if let Some(blocker) = unsupported(&cluster).filter(|blocker| !is_forced(blocker)) {
-            Err(refusal(words, &target, vec![blocker], &mut result))
+            Err(refusal(&target, vec![blocker], &mut result))
         } else {
             management
                 .connections(cluster, downstream, global, &context.environment)

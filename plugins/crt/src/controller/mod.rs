@@ -111,6 +111,11 @@ struct State {
 
 /// RKE2 and K3s look at a changed file within 15 s. A plan that is applied means that the file is written.
 const FILE_IS_READ: Duration = Duration::from_secs(20);
+/// Where the rollout cannot be observed: from Rancher's apply until the new agent has connected and the old one is gone. Seen on Rancher
+/// 2.15.0: 2 to 5 s.
+const AGENT_IS_REPLACED: Duration = Duration::from_secs(20);
+/// What remains unknown where the agent cannot be looked at.
+const UNREAD: &str = "Not verified: which token the agent's Deployment and pods have, since they cannot be read on the downstream cluster.";
 /// How long the first new agent pod may take to connect before another one is created. Each further one gets twice the time, up to
 /// eight minutes.
 const RECONNECT: Duration = Duration::from_secs(30);
@@ -141,6 +146,13 @@ impl<'a> CrtController<'a> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the agent cannot be looked at.
+    fn is_unread(&self) -> bool {
+        let state = self.state();
+        let snapshot = state.snapshot.as_ref();
+        snapshot.is_some_and(|snapshot| snapshot.deployment.is_err())
     }
 
     /// What Harvester's setting has, on a cluster of Harvester.
@@ -192,6 +204,7 @@ impl Controller for CrtController<'_> {
         match timer {
             Timer::Proof => self.options.timeout,
             Timer::Quiet if self.connections.provisioning.is_some() => self.options.settle.max(FILE_IS_READ),
+            Timer::Quiet if self.is_unread() => self.options.settle.max(AGENT_IS_REPLACED),
             Timer::Quiet => self.options.settle,
             // Where pods start slowly, a pod that is replaced too early never connects.
             Timer::Retry => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),
@@ -220,7 +233,7 @@ impl Controller for CrtController<'_> {
             && let Some(until) = self.kept_valid_until()
         {
             return error.hint(format!(
-                "the values from before the rotation stay valid until {until} at least; each run of the command extends that"
+                "the values from before the rotation stay valid until {until} at least; running the command again extends that"
             ));
         }
         if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {
@@ -252,15 +265,7 @@ impl Controller for CrtController<'_> {
         let unproven = |token: &Fingerprint| {
             format!("Not verified: that Rancher rejects {token}. No object has its value any more.")
         };
-        let state = self.state();
-        let is_unread = state
-            .snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.deployment.is_err());
-        let agent = is_unread.then(|| {
-            "Not verified: which token the agent's Deployment and pods have. They could not be read on the downstream cluster.".to_owned()
-        });
-        state.unproven.iter().map(unproven).chain(agent).collect()
+        self.state().unproven.iter().map(unproven).collect()
     }
 
     async fn summary(&self, _before: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
@@ -274,8 +279,11 @@ impl Controller for CrtController<'_> {
                 plan,
                 tokens.as_ref(),
                 &self.connections.commands,
-                plan.and_then(|plan| self.harvester(plan)),
-                self.after_a_leak(),
+                [
+                    self.is_unread().then(|| UNREAD.to_owned()),
+                    plan.and_then(|plan| self.harvester(plan)),
+                    self.after_a_leak(),
+                ],
             ),
         }
     }

@@ -128,7 +128,7 @@ impl CrtController<'_> {
             self.read_provisioned(),
         ))
         .await?;
-        let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
+        let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| self.mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let now = self.connections.management.clock.now();
         let (downstream, pushes) = futures::join!(
@@ -307,10 +307,12 @@ impl CrtController<'_> {
             .map(|found| found.object.name.clone())
             .collect();
         let mounted = snapshot.pods.iter().filter_map(|pod| pod.secret.as_deref());
+        let of_start = run.filter(|_| self.is_rescue).map(|run| run.record.old_secret.as_str());
         let others: BTreeSet<&str> = names
             .all()
             .into_iter()
             .chain(mounted)
+            .chain(of_start.filter(|name| !name.is_empty()))
             .filter(|name| !known.contains(*name))
             .collect();
         let read = try_join_all(others.into_iter().map(|name| agent::credentials(client, name))).await;
@@ -400,14 +402,18 @@ impl CrtController<'_> {
         snapshot.add_probe_results(seen, &state.owners);
         state.probed = Some((versions, results));
     }
-}
 
-/// During a run, a token that was just created has no Secret for a moment. Before a run, the migration is not finished.
-fn mixed_storage(run: Option<&Run<Crt>>, mixed: &MixedTokenStorage) -> Failure {
-    let error = Error::failed(mixed.to_string());
-    if run.is_some() {
-        Failure::Transient(error)
-    } else {
-        Failure::Permanent(error.hint("finish Rancher's migration of registration tokens first"))
+    /// During a run, a token that was just created has no Secret for a moment. Before a run, the migration is not finished.
+    fn mixed_storage(&self, run: Option<&Run<Crt>>, mixed: &MixedTokenStorage) -> Failure {
+        let error = Error::failed(mixed.to_string());
+        if run.is_some() {
+            return Failure::Transient(error);
+        }
+        let status = self.connections.commands.status();
+        let error = error.hint("finish Rancher's migration of registration tokens first");
+        Failure::Permanent(error.hint(format!(
+            "after a downgrade, delete what the newer Rancher has left: the feature crt-token-ttl-rotation, and the Secrets that \
+             `{status}` names"
+        )))
     }
 }

@@ -3,7 +3,7 @@
 use client::access::Needed;
 use client::error::Error;
 use client::secret::Secret;
-use engine::rotation::{Blocker, Check, Rotation as _};
+use engine::rotation::{Blocker, Check};
 use rancher::TokenStorage;
 use rancher::agent::Deployment;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
@@ -90,7 +90,7 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
 
 /// How to bring an agent back that has lost its token.
 fn rescue(connections: &Connections) -> String {
-    let command = connections.commands.clone().resumed_with(Rescue::WORDS.verb).rotate();
+    let command = connections.commands.clone().resumed_with(Rescue::ACTION.verb).rotate();
     format!("`{command}` brings an agent back that has lost its token")
 }
 
@@ -385,11 +385,19 @@ fn tokens(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Ve
         .and_then(|system| system.previous)
         .filter(|previous| *previous != old);
     if let Some(third) = third.filter(|third| seen.is_in_use(*third)) {
+        let (uses, hint) = if seen.is_downstream_readable() {
+            (
+                "uses",
+                "wait until the rollout of the agent is complete, which takes at most twenty minutes",
+            )
+        } else {
+            ("may use", "wait until its grace period ends")
+        };
         found.push(Blocker::new(
             format!(
-                "registration token \"system\" accepts its previous value {third} only until its next change, and an agent uses it"
+                "registration token \"system\" accepts its previous value {third} only until its next change, and an agent {uses} it"
             ),
-            "wait until the rollout of the agent is complete, which takes at most twenty minutes",
+            hint,
         ));
     } else if let Some(third) = third {
         found.push(unless(

@@ -101,6 +101,7 @@ pub(crate) fn all(inputs: &DiagnosisInputs) -> Vec<CheckResult> {
         call(inputs),
     ];
     checks.extend(plans(inputs));
+    checks.extend(storage(inputs));
     checks
 }
 
@@ -411,6 +412,26 @@ fn deployed(inputs: &DiagnosisInputs) -> CheckResult {
         ),
         _ => CheckResult::new(name, true, "Rancher's next redeploy keeps this token"),
     }
+}
+
+/// Tokens with a value in their status, and Secrets beside them.
+fn storage(inputs: &DiagnosisInputs) -> Option<CheckResult> {
+    let tokens = inputs.tokens.as_ref().ok()?;
+    let has_feature = inputs.storage == Ok(TokenStorage::Secret);
+    let mixed = TokenStorage::of(has_feature, &tokens.tokens).err()?;
+    let left = tokens.tokens.iter().filter(|token| token.secret_name.is_none());
+    let left: Vec<&str> = left
+        .filter_map(|token| Some(token.secret.as_ref()?.object.name.as_str()))
+        .collect();
+    let left = match left.as_slice() {
+        [] => String::new(),
+        names => format!("; no token names these Secrets: {}", names.join(", ")),
+    };
+    Some(CheckResult {
+        name: "storage",
+        status: CheckStatus::Warning,
+        message: format!("{mixed}{left}"),
+    })
 }
 
 /// Whether every control-plane machine has applied its plan. RKE2 and K3s apply the file of an older one at each start of the server.

@@ -164,7 +164,7 @@ impl Diagnosis {
 
     /// The command that rescues the cluster. `commands`: those about it, without a context if that is what is missing.
     pub(crate) fn command(&self, commands: &Commands) -> String {
-        let commands = commands.clone().resumed_with(Rescue::WORDS.verb);
+        let commands = commands.clone().resumed_with(Rescue::ACTION.verb);
         let commands = match self.missing {
             Some(Missing::Context) => commands.with_to_rotate("--downstream-context", Some("CONTEXT")),
             Some(Missing::Reactivation) => commands.switched_on_to_rotate("--reactivate-old-token"),
@@ -180,7 +180,7 @@ impl Diagnosis {
         match self.missing {
             None => Vec::new(),
             Some(Missing::Context) => {
-                let old = reactivating(commands.clone().resumed_with(Rescue::WORDS.verb)).rotate();
+                let old = reactivating(commands.clone().resumed_with(Rescue::ACTION.verb)).rotate();
                 vec![
                     format!("pass a context that does not go through Rancher: `{command}`"),
                     format!(
@@ -301,7 +301,8 @@ fn is_connected(inputs: &DiagnosisInputs) -> bool {
 
 /// The way, or what is missing for one. `None`: there is nothing to rescue, or nothing that can be rescued.
 fn way(inputs: &DiagnosisInputs, means: &Means, cause: &Cause) -> Option<Result<Way, Missing>> {
-    if matches!(cause, Cause::None | Cause::Other | Cause::NoAgent) {
+    let is_connected = is_connected(inputs);
+    if matches!(cause, Cause::None | Cause::Other | Cause::NoAgent) || (*cause == Cause::Unknown && is_connected) {
         return None;
     }
     let is_direct = matches!(means.route, Some(Route::Context(_)));
@@ -329,7 +330,6 @@ fn way(inputs: &DiagnosisInputs, means: &Means, cause: &Cause) -> Option<Result<
         (_, Some(_)) => Err(Missing::Reactivation),
         _ if is_readable => Err(Missing::Permission),
         _ if means.reactivates => Err(Missing::Value),
-        _ if *cause == Cause::Unknown && is_connected(inputs) => Err(Missing::Permission),
         _ => Err(Missing::Context),
     })
 }

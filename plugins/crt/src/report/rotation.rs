@@ -6,10 +6,10 @@ use cli::rotation::target::{LeaseName, Target};
 use client::secret::{Fingerprint, Secret};
 use engine::journal::Unreadable;
 use engine::plan::Plan;
-use engine::rotation::Rotation as _;
+use engine::rotation::{Action, Rotation as _};
 use rancher::TokenStorage;
 use rancher::cluster::{Cluster, ClusterId};
-use rancher::token::{SYSTEM, Tokens};
+use rancher::token::{RegistrationToken, SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
@@ -139,15 +139,16 @@ pub(crate) fn summary(
     plan: Option<&Plan<Crt>>,
     tokens: Option<&Tokens>,
     commands: &Commands,
-    harvester: Option<String>,
-    after_a_leak: Option<String>,
+    more: impl IntoIterator<Item = Option<String>>,
 ) -> String {
     let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
     let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
+        let system = tokens.named(SYSTEM).and_then(RegistrationToken::current);
+        let new = system.map(Secret::fingerprint);
         let is_new = |name: &str, value: Option<Fingerprint>| {
-            name == SYSTEM || plan.record.others.contains_key(name) || value.is_some() && value == plan.record.new
+            name == SYSTEM || plan.record.others.contains_key(name) || value.is_some() && value == new
         };
         still_accepted(tokens, is_new)
     });
@@ -167,8 +168,7 @@ pub(crate) fn summary(
          ({restart}, on the management cluster)."
     );
     std::iter::once(connections)
-        .chain(harvester)
-        .chain(after_a_leak)
+        .chain(more.into_iter().flatten())
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -220,6 +220,7 @@ pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
         name: cluster.id.to_string(),
         display: display(cluster),
         details,
+        action: Action::ROTATE,
         restored: "its agent runs with the old token as before",
         commands,
         lease: lease(&cluster.id),
@@ -228,8 +229,9 @@ pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
 
 /// The same cluster as the target of a rescue.
 pub(crate) fn target_of_rescue(target: &Target) -> Target {
-    let commands = target.commands.clone().resumed_with(Rescue::WORDS.verb);
+    let commands = target.commands.clone().resumed_with(Rescue::ACTION.verb);
     Target {
+        action: Rescue::ACTION,
         restored: "no old token is valid again",
         commands: commands.or_of(OtherKind {
             kind: Crt::KIND,
@@ -271,8 +273,6 @@ pub(crate) fn changes(rotation: &ClusterRotation, token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rancher::token::RegistrationToken;
-
     use super::*;
     use crate::fixtures::{print, system, token, token_secret};
 

@@ -19,7 +19,7 @@
 
 use client::secret::Fingerprint;
 use engine::plan::{Named, Plan};
-use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer, Words};
+use engine::rotation::{Action, Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
 use rancher::TokenStorage;
 use rancher::token::{DEFAULT, SYSTEM};
@@ -34,6 +34,15 @@ use crate::report;
 /// The rescue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rescue;
+
+impl Rescue {
+    /// What it does, in words.
+    pub const ACTION: Action = Action {
+        verb: "rescue",
+        noun: "rescue",
+        done: "rescued",
+    };
+}
 
 type Stage<T> = Result<T, Next<Rescue>>;
 
@@ -398,17 +407,22 @@ fn retire(look: Look<'_, Rescue>, proven: &Proof<'_, Target>) -> Stage<Target> {
     Ok(**proven)
 }
 
-/// Rancher rejects D, unless a token has it that was not made for a rescue.
+/// Rancher rejects D, and nothing of it is left.
 ///
 /// | if | then |
 /// |---|---|
-/// | no registration token has D, and Rancher accepts it, or the answer is unknown | wait |
-fn confirm(look: Look<'_, Rescue>, _: &Proof<'_, Target>) -> Stage<()> {
+/// | Rancher accepts D, or the answer is unknown, and no token has it that was not made for a rescue | wait |
+/// | forward: the agent's Secret with D exists, and neither the Deployment nor a pod uses it | delete it |
+fn confirm(look: Look<'_, Rescue>, retired: &Proof<'_, Target>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     let lost = run.record.old;
     let was_revoked = Some(lost) != target(seen) && !seen.is_held(lost) && !seen.foreign.contains(&lost);
     if was_revoked && lost != no_token() && seen.acceptance_of(lost).may_be_accepted() {
         return Err(look.wait(format!("Rancher to reject {lost}")));
+    }
+    let is_used = seen.is_placed(lost) || retired.0.is_none_or(|target| target == lost);
+    if seen.credentials.contains_key(&lost) && !is_used {
+        return Err(Next::step(Step::DeleteCredentials { token: lost }));
     }
     Ok(())
 }
@@ -416,11 +430,6 @@ fn confirm(look: Look<'_, Rescue>, _: &Proof<'_, Target>) -> Stage<()> {
 impl Rotation for Rescue {
     const KIND: &'static str = "rescue";
     const KINDS: &'static [&'static str] = super::Crt::KINDS;
-    const WORDS: Words = Words {
-        verb: "rescue",
-        noun: "rescue",
-        done: "rescued",
-    };
     const FIELD_MANAGER: &'static str = FIELD_MANAGER;
     const QUIET_FLAG: &'static str = super::Crt::QUIET_FLAG;
     const CHECKS: &'static [Check] = check::ALL;
@@ -488,6 +497,10 @@ impl Rotation for Rescue {
 
     fn settle(seen: &mut Observed, _: &Run<Self>) {
         predict::settle_rescue(seen);
+    }
+
+    fn action(_: &Record) -> Action {
+        Self::ACTION
     }
 
     fn credentials(record: &Record) -> Credentials {

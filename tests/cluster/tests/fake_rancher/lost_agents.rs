@@ -64,7 +64,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// The annotation by which Rancher is told to deploy.
+    /// The annotation that makes Rancher deploy.
     async fn force_deploy(&self) -> Result<String> {
         let client = self.rancher.client("/k8s/clusters/local", Some(&User::admin()))?;
         let kind = GroupVersionKind::gvk("management.cattle.io", "v3", "Cluster");

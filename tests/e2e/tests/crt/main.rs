@@ -9,6 +9,7 @@ mod provisioned;
 mod registered_cluster;
 mod requests;
 mod rescue;
+mod rescue_kills;
 mod rights;
 mod rollback;
 mod rotate;

@@ -1,11 +1,13 @@
 //! The fixture itself: a registered cluster is as a user of Rancher expects it.
 
-use anyhow::{Context as _, Result};
-use e2e::RancherFixture;
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::{RancherFixture, Shell, reading};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use rstest::rstest;
-use test_cluster::{TokenStorage, User};
+use test_cluster::{Kubeconfig, TestEnvironment, TokenStorage, User};
 
 #[rstest]
 #[case::status(TokenStorage::Status)]
@@ -123,5 +125,29 @@ async fn kubectl_prompts_on_the_test_terminal() -> Result<()> {
             .connected_since
             .is_some()
     );
+    Ok(())
+}
+
+/// A context of the user leads to the cluster at an address that Rancher does not know, with the CA that Rancher has recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_reached_at_its_own_address_with_its_own_ca() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "kiruna").await?;
+    let id = fixture.cluster.id.as_str();
+    let user = fixture.user_with("reader", reading(), reading()).await?;
+    let kubeconfig = Kubeconfig::read(fixture.shell.kubeconfig())?;
+    let own = ("own", &fixture.cluster, &user);
+    let (proxy, kubeconfig) = fixture.rancher.with_own_address(kubeconfig, own).await?;
+    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
+    let agent = ["-n", "cattle-system", "get", "deployment", "cattle-cluster-agent"];
+    let seen = shell.kubectl(["--context", "own"].iter().chain(&agent)).run().await?;
+    seen.expect(0)?;
+    let delete = ["-n", "cattle-system", "delete", "pods", "--all"];
+    let denied = shell.kubectl(["--context", "own"].iter().chain(&delete)).run().await?;
+    ensure!(denied.stderr.contains("forbidden"), "the user may only read: {denied}");
+
+    let recorded = ["--context", "management", "get", "clusters.management.cattle.io", id];
+    let recorded = recorded.iter().chain(&["-o", "jsonpath={.status.caCert}"]);
+    let recorded = shell.kubectl(recorded).run().await?.expect(0)?.stdout;
+    assert_eq!(STANDARD.decode(recorded)?, proxy.ca_pem().as_bytes());
     Ok(())
 }

@@ -120,6 +120,7 @@ impl AgentRotationCommand<'_> {
             name: "agent-token".to_owned(),
             display: "the agent token".to_owned(),
             details: Map::new(),
+            action: self.purpose.unwrap_or_default().action(),
             restored: "every server accepts the old agent token as before",
             commands: self.commands(of_server.clone()),
             lease: lease::name(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use client::secret::Fingerprint;
 
-use super::super::rotation::observed::{Observed, Purpose, PutResult};
+use super::super::rotation::observed::{Agent, Observed, Purpose, PutResult};
 use super::super::rotation::record::Record;
 use crate::server_token::rotation::observed as of_servers;
 
@@ -21,6 +21,8 @@ pub(super) struct Inputs<'a> {
     pub(super) given_old: Option<Fingerprint>,
     /// When `cred/passwd` of each server was written. A server whose file could not be read is missing, or has no time.
     pub(super) passwd_times: &'a BTreeMap<String, Option<i64>>,
+    /// The nodes that have a backup of the run.
+    pub(super) with_backups: BTreeSet<String>,
     /// When each server has started, as the run has recorded it. `None`: there is no record yet.
     pub(super) recorded_starts: Option<&'a BTreeMap<String, i64>>,
     /// The same now. A server of which that is not known is missing.
@@ -51,7 +53,19 @@ impl Inputs<'_> {
             clocks: self.seen.clocks,
             output: self.seen.output,
             may_be_in_flight: self.seen.may_be_in_flight,
-            agents: self.seen.agents,
+            agents: self
+                .seen
+                .agents
+                .into_iter()
+                .map(|(name, configured)| {
+                    let has_configuration_backup = self.with_backups.contains(&name);
+                    let agent = Agent {
+                        configured,
+                        has_configuration_backup,
+                    };
+                    (name, agent)
+                })
+                .collect(),
         }
     }
 
@@ -113,6 +127,7 @@ mod tests {
             purpose: Purpose::Rotate,
             given_old: None,
             passwd_times: &by_name(times),
+            with_backups: BTreeSet::new(),
             recorded_starts: recorded.map(by_name).as_ref(),
             starts: &by_name(starts),
             put: PutResult::Unknown,

@@ -30,7 +30,7 @@ impl AgentTokenController<'_> {
             Step::BackUp(change) => self.back_up(change, run, fence).await?,
             Step::Print(value) => self.print(*value)?,
             Step::Configure { server, value } => return self.configure(server, *value, run, fence).await,
-            Step::ConfigureAgent { agent, value } => return self.configure_agent(agent, *value, run, fence).await,
+            Step::ConfigureAgent { agent, value } => self.configure_agent(agent, *value, run, fence).await?,
             Step::Restart(restart) => return self.restart(restart, run, fence).await,
             Step::Save(save) => return self.save_files(save, run, fence).await,
             Step::DeleteConfigurationBackups => return self.delete_configuration_backups(&run.into(), fence).await,
@@ -110,7 +110,7 @@ impl AgentTokenController<'_> {
         content.record.clone_from(record);
         match change {
             Change::Token(_) if content.starts.is_empty() => content.starts = self.own().starts.known(),
-            Change::Token(_) => {}
+            Change::Token(_) | Change::Agents(_) => {}
             Change::Saves(_) => self.own().put = PutResult::Unknown,
             Change::Saved(_) => content.starts = self.own().starts_at_put.clone(),
         }
@@ -128,11 +128,14 @@ impl AgentTokenController<'_> {
         content.ok_or(Failure::Conflict)
     }
 
-    /// Writes the backup Secret, if it is as it was read, and reads it back.
+    /// Writes the backup Secret where that changes it, if it is as it was read, and reads it back.
     pub(super) async fn save(&self, run: &Run, content: &mut Content<Record>, fence: &Fence) -> Result<(), Failure> {
         let (cluster, tokens) = (self.cluster_uid().await?, self.state().tokens.clone());
         *content = content.clone().sealed(tokens, cluster, run.id.to_string()).await?;
         let before = self.own().backup.clone();
+        if before.as_ref().is_some_and(|before| before.content == *content) {
+            return Ok(());
+        }
         if !fence.is_open() {
             return Err(Failure::LockLost);
         }

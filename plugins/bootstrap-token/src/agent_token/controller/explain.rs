@@ -1,10 +1,12 @@
 //! What a run says at its end, or where it stops.
 
+use std::collections::BTreeSet;
+
 use client::error::{Error, Kind};
 use engine::controller::Summary;
 
 use super::AgentTokenController;
-use crate::agent_token::rotation::observed::{Configured, Observed};
+use crate::agent_token::rotation::observed::{Agent, Configured, Observed};
 use crate::server_token::rotation::observed::{Login, Server};
 use crate::server_token::session::OutputTarget;
 use crate::server_token::session::explain::{accepted_by_all, leaves_a_run, logins, problems, until_the_end};
@@ -64,7 +66,10 @@ impl AgentTokenController<'_> {
             let sentence = "Not proven: that the old agent token is rejected. It is not known: pass it with --agent-token-file, or add --node-exec.";
             sentences.push(sentence.to_owned());
         }
-        let agents: Vec<&str> = own.seen.iter().flat_map(|seen| with_another(seen, in_use)).collect();
+        let skipped = self.state().skipped_agents.clone();
+        let another = own.seen.iter().flat_map(|seen| with_another(seen, in_use));
+        let agents: BTreeSet<&str> = another.chain(skipped.iter().map(String::as_str)).collect();
+        let agents: Vec<&str> = agents.into_iter().collect();
         if !agents.is_empty() {
             sentences.push(format!(
                 "These agents have another token in their configuration, or it is not known which: {}. They need the new one before they join again.",
@@ -81,11 +86,11 @@ impl AgentTokenController<'_> {
 /// The agents that have another token in their configuration, as far as is known.
 fn with_another(seen: &Observed, in_use: Option<client::secret::Fingerprint>) -> impl Iterator<Item = &str> {
     let agents = seen.agents.iter();
-    let has_another = move |configured: &Configured| match configured {
+    let has_another = move |agent: &Agent| match &agent.configured {
         Configured::Token(value) => value.is_none() || *value != in_use,
         Configured::Nowhere | Configured::Unknown => false,
     };
     agents
-        .filter(move |(_, configured)| has_another(configured))
+        .filter(move |(_, agent)| has_another(agent))
         .map(|(name, _)| name.as_str())
 }

@@ -3,7 +3,7 @@
 use client::secret::{Fingerprint, Secret};
 use engine::controller::Failure;
 use engine::lock::Fence;
-use node_access::{Configuration, Edited, Instruction, NodeProblem, NodeState, TokenPlace};
+use node_access::{Configuration, Instruction, NodeProblem, NodeState, TokenPlace};
 
 use super::{AgentTokenController, Run};
 use crate::server_token::rotation::observed::Configured;
@@ -140,7 +140,7 @@ impl AgentTokenController<'_> {
         read.map_err(|error| self.failed(error))
     }
 
-    /// An agent has its token in its own configuration, as `token`. Nothing depends on it before the agent joins again.
+    /// An agent has its token in its own configuration, as `token`. The edit is carried out only if the file is as it was read.
     pub(super) async fn configure_agent(
         &self,
         name: &str,
@@ -148,21 +148,25 @@ impl AgentTokenController<'_> {
         run: &Run,
         fence: &Fence,
     ) -> Result<(), Failure> {
-        self.unchanged(run, &[]).await?;
         let node = self.require_node(&run.into(), name)?;
-        let token = self.text(value)?;
-        let configuration = self.read_again(&node).await?.configuration;
-        let place = configuration.effective(false).ok_or(Failure::Conflict)?;
+        let read = self.state().node_states.remove(name).ok_or(Failure::Conflict)?;
+        let place = read.configuration.effective(false).ok_or(Failure::Conflict)?;
+        // Of the same form as before.
+        let token = match place.user {
+            Some(_) => self.text(value)?,
+            None => self.state().tokens.require(value)?.password().clone(),
+        };
         if !fence.is_open() {
             return Err(Failure::LockLost);
         }
-        self.state().node_states.remove(name);
-        let edited: Result<Edited, _> = node.access.set(&node.target, place, &token, false).await;
-        edited.map_err(|error| self.failed(error))?;
-        let files = files_of(&configuration.places);
-        let files: Vec<&str> = files.iter().map(String::as_str).collect();
-        let forgotten = node.access.forget(&node.target, &files).await;
-        forgotten.map_err(|error| self.failed(error))
+        match node.access.set(&node.target, place, &token, false).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.problem, NodeProblem::Changed { .. }) => Err(Failure::Conflict),
+            Err(error) => {
+                self.skip_agent(name, &error.into());
+                Ok(())
+            }
+        }
     }
 
     /// What an operator does on a server.

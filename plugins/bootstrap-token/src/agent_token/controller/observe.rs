@@ -27,12 +27,18 @@ impl AgentTokenController<'_> {
         }
         let removed = || content.iter().flat_map(|content| &content.removed);
         let starts = content.iter().flat_map(|content| content.starts.keys());
+        let agents = content.iter().flat_map(|content| &content.record.agents);
         let context = Context {
             run: facts.as_ref(),
             checked,
             snapshots: &[],
             backup: None,
-            of_run: removed().map(|(name, _)| name).chain(starts).cloned().collect(),
+            of_run: removed()
+                .map(|(name, _)| name)
+                .chain(starts)
+                .chain(agents)
+                .cloned()
+                .collect(),
             configuration_backups: removed()
                 .filter(|(_, places)| !places.is_empty())
                 .map(|(name, _)| name.clone())
@@ -46,6 +52,7 @@ impl AgentTokenController<'_> {
         let recorded = content.as_ref().map(|content| &content.starts);
         self.read_starts(&seen, recorded, checked.is_some()).await?;
         let passwd_times = self.state().node_states.passwd_times();
+        let with_backups = self.state().node_states.backups();
         let starts = self.own().starts.known();
         let put = self.own().put.clone();
         let seen = Inputs {
@@ -57,6 +64,7 @@ impl AgentTokenController<'_> {
                 _ => None,
             },
             passwd_times: &passwd_times,
+            with_backups: with_backups.into_iter().map(|(name, _)| name).collect(),
             recorded_starts: recorded,
             starts: &starts,
             put,

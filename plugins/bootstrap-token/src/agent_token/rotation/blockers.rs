@@ -41,7 +41,7 @@ pub(super) fn differ() -> Blocker {
 }
 
 pub(super) fn exists() -> Blocker {
-    Blocker::new("an agent token is set already", "use `rotate` to change it")
+    Blocker::new("an agent token is already set", "use `rotate` to change it")
 }
 
 pub(super) fn none_exists() -> Blocker {

@@ -50,7 +50,7 @@ pub mod step;
 mod survey;
 
 use engine::plan::{Named, Placeholder, Plan, Planned};
-use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::rotation::{Action, Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
 
 use self::observed::Observed;
@@ -149,6 +149,10 @@ impl Rotation for AgentToken {
 
     fn settle(seen: &mut Observed, run: &Run<Self>) {
         predict::settle(seen, run);
+    }
+
+    fn action(record: &Record) -> Action {
+        record.purpose().action()
     }
 
     /// Where the old one is not known, the server token stands for it: it is what agents without a token of their own use.

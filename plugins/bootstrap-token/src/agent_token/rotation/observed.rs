@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use client::secret::Fingerprint;
+use engine::rotation::Action;
 
 pub use crate::server_token::rotation::observed::{
     Clocks, Cluster, Configured, Datastore, Encryption, Login, Members, Options, Output, Role, Server,
@@ -46,10 +47,19 @@ pub struct Observed {
     pub output: Output,
     /// Another process may have sent a write that has not arrived: this one has not begun the run, or a write got no answer.
     pub may_be_in_flight: bool,
-    /// Where the token of the agents is configured.
-    pub agents: BTreeMap<String, Configured>,
-    /// `--agents`: the new token is written into the configuration of agents that have another.
+    /// By the names of their Nodes. One that cannot be read or written has an unknown configuration, and no backup.
+    pub agents: BTreeMap<String, Agent>,
+    /// `--agents`: the new token is written into the configuration of agents that have the old one.
     pub writes_agents: bool,
+}
+
+/// An agent. Servers do not depend on it, and it needs its token only when it joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Agent {
+    /// The token in its configuration.
+    pub configured: Configured,
+    /// The run has a backup of a file of it.
+    pub has_configuration_backup: bool,
 }
 
 /// The last PUT that was begun, as far as this process knows.
@@ -64,7 +74,7 @@ pub enum PutResult {
     Done(Saved),
 }
 
-/// What the user has asked for. Only the survey tells them apart.
+/// What the user has asked for. Of the stages, only the survey tells them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The first agent token.
@@ -73,6 +83,24 @@ pub enum Purpose {
     Rotate,
     /// Agents use the server token afterwards.
     Remove,
+}
+
+impl Purpose {
+    pub(crate) fn action(self) -> Action {
+        match self {
+            Self::Set => Action {
+                verb: "set",
+                noun: "change",
+                done: "set",
+            },
+            Self::Rotate => Action::ROTATE,
+            Self::Remove => Action {
+                verb: "remove",
+                noun: "removal",
+                done: "removed",
+            },
+        }
+    }
 }
 
 /// What a server accepts as node. The inner `None` is the old token where that is not known.

@@ -50,7 +50,8 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<AgentToken>, step: &Step) {
         }
         Step::ConfigureAgent { agent, value } => {
             if let Some(agent) = seen.agents.get_mut(agent) {
-                *agent = Configured::Token(Some(*value));
+                agent.configured = Configured::Token(Some(*value));
+                agent.has_configuration_backup = true;
             }
         }
         Step::Restart(restart) => {
@@ -65,6 +66,9 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<AgentToken>, step: &Step) {
         Step::DeleteConfigurationBackups => {
             for server in seen.servers.values_mut() {
                 server.has_configuration_backup = false;
+            }
+            for agent in seen.agents.values_mut() {
+                agent.has_configuration_backup = false;
             }
         }
         Step::Forget => seen.backup = None,

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use client::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use super::observed::Purpose;
+
 /// The record of a run. A resumed run reads it from the backup Secret, which who may only write Leases cannot change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,6 +24,9 @@ pub struct Record {
     /// The servers on which a PUT has begun since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub saving: BTreeSet<String>,
+    /// The agents into whose configuration the run writes. A rollback restores these, and no other.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub agents: BTreeSet<String>,
     /// This process deletes the backup Secret: everything else is done. Another process has to see that.
     #[serde(skip)]
     pub is_ended: bool,
@@ -38,6 +43,15 @@ pub struct Saved {
 }
 
 impl Record {
+    /// What the run does, whatever command has begun it.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match (self.old, self.new) {
+            (_, Some(new)) if new == self.server => Purpose::Remove,
+            (Some(old), _) if old == self.server => Purpose::Set,
+            _ => Purpose::Rotate,
+        }
+    }
+
     /// The token that a run ends on. `None`: it is not drawn yet, or not known.
     pub(crate) fn target(&self, is_rollback: bool) -> Option<Fingerprint> {
         if is_rollback { self.old } else { self.new }

@@ -18,7 +18,7 @@ use engine::rotation::Proof;
 use engine::run::Run;
 
 use super::dangerous::{Restart, Save};
-use super::observed::{Configured, Login, Observed, Output, Server, as_node};
+use super::observed::{Agent, Configured, Login, Observed, Output, Server, as_node};
 use super::record::{Record, Saved};
 use super::step::{BackUp, Change, Step};
 use super::{AgentToken, blockers};
@@ -280,8 +280,8 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
 /// | a server does not accept T as node | restart it; without node access an operator configures T first |
 /// | `--only` names another server | stop: the rest is restarted later |
 /// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
-/// | `--agents`, and an agent has another token in its configuration | put T there |
-/// | a rollback, and an agent has N in its configuration | put T there |
+/// | forward, `--agents`, and an agent has O in its configuration | record that it gets N |
+/// | such an agent has the other one of O and N in its configuration | put T there |
 pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> Result<Proven, Next> {
     let seen = look.seen;
     let target = match **placed {
@@ -306,24 +306,32 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         return Err(Next::Pause(blockers::only(&rest.join(", "))));
     }
     gates::no_server_joins(look)?;
-    if let Some(agent) = agent_with_another(look, target) {
-        return Err(Next::step(Step::ConfigureAgent { agent, value: target }));
-    }
-    let other = record(look).target(!look.direction().is_rollback());
-    Ok(other.map_or(Proven::OtherUnknown, |_| Proven::Loaded))
+    let Some(other) = record(look).target(!look.direction().is_rollback()) else {
+        return Ok(Proven::OtherUnknown);
+    };
+    agents(look, target, other)?;
+    Ok(Proven::Loaded)
 }
 
-fn agent_with_another(look: Look<'_>, target: Fingerprint) -> Option<String> {
-    let seen: &Observed = look.seen;
-    let is_undone = |held: Option<Fingerprint>| look.direction().is_rollback() && held == record(look).new;
-    let is_another = |configured: &Configured| match configured {
-        Configured::Token(held) => *held != Some(target) && (seen.writes_agents || is_undone(*held)),
-        Configured::Nowhere | Configured::Unknown => false,
+/// An agent that has a third token is left as it is. So is one that had N before the run wrote it anywhere.
+fn agents(look: Look<'_>, target: Fingerprint, other: Fingerprint) -> Result<(), Next> {
+    let (seen, record) = (look.seen, record(look));
+    let has_other = |(_, agent): &(&String, &Agent)| agent.configured == Configured::Token(Some(other));
+    let due: BTreeSet<&String> = seen.agents.iter().filter(has_other).map(|(name, _)| name).collect();
+    let is_recorded = |name: &&&String| record.agents.contains(**name);
+    if seen.writes_agents && !look.direction().is_rollback() && !due.iter().all(|name| is_recorded(&name)) {
+        let mut record = record.clone();
+        record.agents.extend(due.into_iter().cloned());
+        let agents = record.agents.clone();
+        return Err(back_up(record, Change::Agents(agents)));
+    }
+    let Some(agent) = due.iter().find(is_recorded) else {
+        return Ok(());
     };
-    let mut agents = seen.agents.iter().filter(|_| seen.options.has_node_access);
-    agents
-        .find(|(_, configured)| is_another(configured))
-        .map(|(name, _)| name.clone())
+    Err(Next::step(Step::ConfigureAgent {
+        agent: (*agent).clone(),
+        value: target,
+    }))
 }
 
 /// Nothing is called: each server rejects what it has not loaded.
@@ -349,7 +357,10 @@ pub(super) fn confirm(look: Look<'_>, retired: &Proof<'_, Retired>) -> Result<()
         return Ok(());
     }
     let seen = look.seen;
-    if seen.servers.values().any(|server| server.has_configuration_backup) {
+    let mut agents = seen.agents.values();
+    if seen.servers.values().any(|server| server.has_configuration_backup)
+        || agents.any(|agent| agent.has_configuration_backup)
+    {
         return Err(Next::step(Step::DeleteConfigurationBackups));
     }
     if seen.backup.is_some() {

@@ -1,5 +1,6 @@
 //! The steps of a rotation.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use client::secret::Fingerprint;
@@ -31,7 +32,8 @@ pub enum Step {
         /// `None`: the configuration has none afterwards.
         value: Option<Fingerprint>,
     },
-    /// Writes the token into the configuration of an agent.
+    /// Writes the token into the configuration of an agent, and keeps a backup of it. Nothing depends on it: where it fails, the agent is
+    /// named, and left as it is.
     ConfigureAgent {
         agent: String,
         value: Fingerprint,
@@ -60,6 +62,8 @@ pub enum Change {
     Saves(String),
     /// A server has saved its files into the datastore.
     Saved(String),
+    /// These agents have the old token, and get the new one.
+    Agents(BTreeSet<String>),
 }
 
 impl fmt::Display for Step {
@@ -83,6 +87,14 @@ impl fmt::Display for Step {
                     f,
                     "record in the backup Secret that the datastore has the files of {server}"
                 ),
+                Change::Agents(agents) => {
+                    let names: Vec<&str> = agents.iter().map(String::as_str).collect();
+                    write!(
+                        f,
+                        "record in the backup Secret which agents get the new token: {}",
+                        names.join(", ")
+                    )
+                }
             },
             Self::Print(value) => write!(f, "print {}", Named(value)),
             Self::Configure { server, value } => configure(f, *value, server),

@@ -46,6 +46,7 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
             new,
             saved: Saved { token: old, by: None },
             saving: BTreeSet::new(),
+            agents: BTreeSet::new(),
             is_ended: false,
         }),
         Ok(_) => Err(found),

@@ -8,7 +8,7 @@ use cli::rotation::results::{Results, RunFlags};
 use cli::rotation::{Commands, Job, Target};
 use client::duration;
 use client::error::Error;
-use engine::rotation::Check;
+use engine::rotation::{Action, Check};
 use node_access::{NodeAccess, NodeTarget, ServiceOptions};
 use serde_json::Map;
 use supervisor::node::{self, ClusterNode};
@@ -228,6 +228,7 @@ impl RotationCommand<'_> {
             name: "server-token".to_owned(),
             display: "the server token".to_owned(),
             details: Map::new(),
+            action: Action::ROTATE,
             restored: "every server accepts the old token as before",
             commands: commands(self.flags, self.new, &self.forced, self.global),
             lease: lease::name(),

@@ -15,7 +15,7 @@ pub(crate) mod output;
 pub(crate) mod reading;
 pub(crate) mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -151,6 +151,7 @@ pub(crate) struct State {
     /// By the names of servers.
     pub(crate) supervisors: BTreeMap<String, Supervisor>,
     pub(crate) node_states: NodeStates,
+    pub(crate) skipped_agents: BTreeSet<String>,
     /// The nodes were read after everything in flight had arrived.
     has_arrived: bool,
     /// The permissions for pods are checked, and abandoned ones are deleted.

@@ -134,13 +134,21 @@ impl Session<'_> {
                 return Err(Failure::LockLost);
             }
             let files: Vec<&str> = files.iter().map(String::as_str).collect();
-            access
-                .forget(&target, &files)
-                .await
-                .map_err(|error| self.failed(error))?;
-            self.state().node_states.forget_backups(&name);
+            match access.forget(&target, &files).await {
+                Ok(()) => self.state().node_states.forget_backups(&name),
+                Err(error) if !self.server_names().contains(&name) => self.skip_agent(&name, &error.into()),
+                Err(error) => return Err(self.failed(error)),
+            }
         }
         Ok(())
+    }
+
+    /// Nothing depends on an agent. One that cannot be read or written is named, and left as it is by this process.
+    pub(crate) fn skip_agent(&self, name: &str, error: &Error) {
+        self.ui.warn(format!("agent {name} is skipped: {}", error.message));
+        let mut state = self.state();
+        state.node_states.remove(name);
+        state.skipped_agents.insert(name.to_owned());
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct Context<'a> {
     pub(crate) checked: Option<&'a [&'a str]>,
     pub(crate) snapshots: &'a [SnapshotFile],
     pub(crate) backup: Option<&'a Record>,
-    /// The servers of the run, as far as it has recorded them.
+    /// The servers and agents of the run, as far as it has recorded them.
     pub(crate) of_run: BTreeSet<String>,
     /// The Nodes of whose configuration the run may have a backup.
     pub(crate) configuration_backups: BTreeSet<String>,
@@ -112,8 +112,7 @@ impl Session<'_> {
         };
         let (output, options) = (self.output(), self.options.of_rotation());
         let seen = loop {
-            self.node_states(context.run, &nodes, &readings, context.checked)
-                .await?;
+            self.node_states(context, &nodes, &readings).await?;
             let mut state = self.state();
             let mut seen = Inputs {
                 rotates: self.options.rotates,
@@ -282,11 +281,11 @@ impl Session<'_> {
     /// read.
     async fn node_states(
         &self,
-        run: Option<&RunFacts>,
+        context: &Context<'_>,
         nodes: &[ClusterNode],
         readings: &BTreeMap<String, ServerReading>,
-        checked: Option<&[&str]>,
     ) -> Result<(), Failure> {
+        let Context { run, checked, .. } = *context;
         if !self.options.has_node_access() {
             return Ok(());
         }
@@ -307,7 +306,9 @@ impl Session<'_> {
             let is_read = if node.supervisor().is_some() {
                 is_up(&node.name) && !self.state().memory.restarting.contains_key(&node.name)
             } else {
-                with_agents && is_agent(node, self.options.kind)
+                (with_agents || context.of_run.contains(&node.name))
+                    && is_agent(node, self.options.kind)
+                    && !self.state().skipped_agents.contains(&node.name)
             };
             let is_due = self.state().node_states.is_due(&node.name, fresh);
             is_read && (is_due || node.supervisor().is_some() && is_checked(&node.name))
@@ -315,7 +316,14 @@ impl Session<'_> {
         let due: Vec<&ClusterNode> = nodes.iter().filter(is_due).collect();
         let read = join_all(due.iter().map(|node| self.read_node(run, node))).await;
         for (node, read) in due.iter().zip(read) {
-            self.state().node_states.insert(&node.name, read?);
+            match read {
+                Err(Failure::Transient(error) | Failure::Permanent(error))
+                    if node.supervisor().is_none() && self.options.rotates == RotatedToken::Agent =>
+                {
+                    self.skip_agent(&node.name, &error);
+                }
+                read => self.state().node_states.insert(&node.name, read?),
+            }
         }
         Ok(())
     }

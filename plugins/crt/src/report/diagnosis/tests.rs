@@ -4,8 +4,16 @@ use rancher::provisioned::MachinePlan;
 use rancher::token::{RegistrationToken, ValueError};
 
 use super::*;
-use crate::fixtures::{URL, deployment, healthy, object, pod, stv_aggregation, system, token_secret};
+use crate::fixtures::{self, URL, deployment, healthy, object, pod, stv_aggregation, token_secret};
 use crate::report::owners::Owned;
+
+/// The registration token `system` with this value, in storage `secret`.
+fn system(held: &str) -> RegistrationToken {
+    RegistrationToken {
+        secret_name: Some("crt-token-system".into()),
+        ..fixtures::system(held)
+    }
+}
 
 fn text(checks: &[CheckResult]) -> String {
     checks.iter().fold(String::new(), |mut lines, check| {
@@ -51,6 +59,26 @@ fn only_problem(inputs: &DiagnosisInputs) -> String {
         .collect();
     assert_eq!(checks.len(), 1, "{}", text(&checks));
     text(&checks)
+}
+
+#[test]
+fn what_a_downgrade_has_left_is_named() {
+    let mut inputs = healthy();
+    let mut token = fixtures::system("N");
+    let tokens = |token: &RegistrationToken| {
+        Ok(Tokens {
+            tokens: vec![token.clone()],
+            ..Tokens::default()
+        })
+    };
+    inputs.tokens = tokens(&token);
+    insta::assert_snapshot!(only_problem(&inputs), @"Warning storage: Rancher keeps registration tokens both in Secrets and in the status of the tokens (without a Secret: c-x7k2p/system): its migration is not finished, or it was downgraded");
+    token.secret = Some(token_secret("X", None));
+    inputs.tokens = tokens(&token);
+    assert!(only_problem(&inputs).ends_with("; no token names these Secrets: crt-token-system\n"));
+    (inputs.storage, token.secret) = (Ok(TokenStorage::Status), None);
+    inputs.tokens = tokens(&token);
+    assert!(all(&inputs).iter().all(|check| check.status == CheckStatus::Passed));
 }
 
 #[test]

@@ -68,6 +68,13 @@ async fn a_rotation_survives_an_upgrade_of_rancher(#[case] verb: &str) -> Result
     let left = killed(&fixture, On::write().path("*/deployments/cattle-cluster-agent").nth(2)).await?;
     ensure!(!left.temporary.is_empty(), "{left:#?}");
     fixture.rancher.upgrade().await?;
+    // The restart of Rancher has cut every tunnel.
+    until("the agent to connect again", async || {
+        let report = fixture.rancher.report(&fixture.cluster).await?;
+        Ok((report.connected_since.is_some() && report.steve_since.is_some()).then_some(()))
+    })
+    .await?;
+    fixture.rancher.reset(&fixture.cluster).await?;
     let done = run(&fixture, verb, &[]).await?.expect(0)?;
     if verb == "rotate" {
         return rotated(&fixture, &start).await.with_context(|| done.to_string());

@@ -440,9 +440,18 @@ async fn rotate_refuses_mixed_token_storage() -> Result<()> {
     assert_snapshot!(refusal, @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: Rancher keeps registration tokens both in Secrets and in the status of the tokens (without a Secret: c-id123/default-token): its migration is not finished
+    error: Rancher keeps registration tokens both in Secrets and in the status of the tokens (without a Secret: c-id123/default-token): its migration is not finished, or it was downgraded
     hint: finish Rancher's migration of registration tokens first
+    hint: after a downgrade, delete what the newer Rancher has left: the feature crt-token-ttl-rotation, and the Secrets that `kubectl crt status c-id123` names
     ----- exit status: 1 -----
     ");
+    let status = fixture.shell.crt(["status", id]).run().await?.expect(0)?;
+    let named = "downgraded; no token names these Secrets: crt-token-default-token";
+    ensure!(
+        status.stdout.contains("! storage") && status.stdout.contains(named),
+        "{status}"
+    );
+    let list = fixture.shell.crt(["list", id, "-o", "wide"]).run().await?.expect(0)?;
+    ensure!(list.stdout.contains("or Rancher was downgraded"), "{list}");
     Ok(())
 }

@@ -89,7 +89,8 @@ impl AgentFixture {
         self.accept_now(token).await
     }
 
-    async fn accept_now(&self, token: &str) -> Result<()> {
+    /// Every server accepts this token from agents.
+    pub(crate) async fn accept_now(&self, token: &str) -> Result<()> {
         let cluster = &self.rotation.servers.cluster;
         let is_ready = |state: &Value| {
             let servers = state["servers"].as_object();

@@ -17,7 +17,10 @@ async fn set_is_for_the_first_one_and_rotate_and_remove_for_a_later_one() -> Res
     let fixture = AgentFixture::start("agent-refusals", 1, None, json!({})).await?;
     for verb in ["rotate", "remove"] {
         let refused = fixture.run(verb, &[]).await?.expect(1)?;
-        contains(&refused, "no agent token is set: agents use the server token")?;
+        contains(
+            &refused,
+            &format!("cannot {verb} the agent token: no agent token is set"),
+        )?;
         contains(&refused, "agent-token set")?;
     }
     let server = fixture.file("server-again", TOKEN)?;
@@ -64,7 +67,7 @@ async fn set_is_for_the_first_one_and_rotate_and_remove_for_a_later_one() -> Res
         .await?
         .expect(0)?;
     let refused = fixture.run("set", &[]).await?.expect(1)?;
-    contains(&refused, "an agent token is set already")?;
+    contains(&refused, "cannot set the agent token: an agent token is already set")?;
     contains(&refused, "agent-token rotate")?;
     let refused = fixture
         .run("rotate", &["--new-agent-token-file", &given])
@@ -115,10 +118,7 @@ async fn rotations_of_both_tokens_see_each_other() -> Result<()> {
     fixture.run("set", &[]).await?.expect(0)?;
     fixture.all_accept(&fixture.new_token()?).await?;
     let status = fixture.rotation.servers.run(&["status"], TOKEN).await?.expect(0)?;
-    ensure!(
-        status.stdout.contains("Last rotation: rotated, agent-token"),
-        "{status}"
-    );
+    ensure!(status.stdout.contains("Last rotation: set, agent-token"), "{status}");
 
     fixture.rotation.run("rotate", &["--only", "s2"]).await?.expect(4)?;
     let refused = fixture.run("rotate", &[]).await?.expect(1)?;

@@ -15,9 +15,10 @@ async fn the_agent_token_of_three_servers_is_set_rotated_and_removed() -> Result
     let plan = fixture.run("set", &["--dry-run"]).await?.expect(0)?;
     ensure!(fixture.rotation.puts().await? == 0, "a dry run has sent a PUT");
     ensure!(plan.stdout.contains("saves its files into the datastore"), "{plan}");
+    ensure!(plan.stdout.starts_with("Change of the agent token:"), "{plan}");
 
     let mut outputs = vec![fixture.run("set", &["-v=9"]).await?.expect(0)?];
-    ensure!(outputs[0].stdout.contains("agent-token rotated"), "{}", outputs[0]);
+    ensure!(outputs[0].stdout == "agent-token set\n", "{}", outputs[0]);
     ensure!(fixture.rotation.puts().await? == 1, "one PUT is enough");
     // The agent has the server token in its configuration.
     ensure!(outputs[0].stderr.contains("a1"), "{}", outputs[0]);
@@ -37,7 +38,7 @@ async fn the_agent_token_of_three_servers_is_set_rotated_and_removed() -> Result
     ];
     let status = fixture.shell().bootstrap_token(status).run().await?.expect(0)?;
     ensure!(status.stdout.matches("agent-token").count() >= 3, "{status}");
-    ensure!(status.stdout.contains("Last rotation: rotated"), "{status}");
+    ensure!(status.stdout.contains("Last rotation: set"), "{status}");
     outputs.push(status);
 
     outputs.push(fixture.run("rotate", &["-v=9"]).await?.expect(0)?);
@@ -48,7 +49,10 @@ async fn the_agent_token_of_three_servers_is_set_rotated_and_removed() -> Result
     fixture.all_accept(&second).await?;
     fixture.verify(&first, 1).await?;
 
-    outputs.push(fixture.run("remove", &["-v=9", "-o", "json"]).await?.expect(0)?);
+    let removed = fixture.run("remove", &["-v=9", "-o", "json"]).await?.expect(0)?;
+    let document: Value = serde_json::from_str(&removed.stdout)?;
+    ensure!(document["outcome"] == "removed", "{removed}");
+    outputs.push(removed);
     fixture.all_accept(TOKEN).await?;
     let drop_in = fixture.config("s1", "etc/rancher/k3s/config.yaml.d/90-agent-token.yaml");
     ensure!(!drop_in.exists(), "the empty file is left");
