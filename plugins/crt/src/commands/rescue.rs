@@ -4,34 +4,32 @@
 //! value. The ordinary rotation follows. Where Rancher itself deploys the agent through the machines of the cluster, the rotation alone
 //! brings the agent back.
 
+mod diagnosing;
+
 use std::time::Duration;
 
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, ListKind};
-use cli::rotation::outcome::refusal;
 use cli::rotation::results::Results;
 use cli::rotation::several::{self, Confirmation, Each, Parallelism};
-use cli::rotation::{Commands, Job, RotationResult, Target, Verb, leases};
+use cli::rotation::{Job, RotationResult, Target, Verb};
 use cli::{ExitCode, Failures};
-use client::access::{self, Needed};
 use client::connection::ContextCluster;
 use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::controller::Controller;
-use engine::rotation::{Check, Rotation as _};
+use engine::rotation::Check;
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
-use rancher::cluster::{self, Cluster, ClusterId, ClusterKind};
+use rancher::cluster::{self, Cluster, ClusterKind};
 
-use super::rotate::{Common, Opened};
-use crate::connections::{Connections, DOWNSTREAM, DownstreamFlags, MANAGEMENT, Management, Route};
-use crate::contexts::{self, ContextFlags, Contexts};
-use crate::controller::{CrtController, Reactivation, RescueController, check};
+use self::diagnosing::{LostCluster, Next};
+use super::rotate::Common;
+use crate::connections::{MANAGEMENT, Management};
+use crate::contexts::{ContextFlags, Contexts};
+use crate::controller::{CrtController, RescueController};
 use crate::report::API_VERSION;
-use crate::report::inputs::DiagnosisInputs;
-use crate::report::rescue::{Cause, Diagnosis, Means, Missing, Row, Way, is_disconnected};
-use crate::report::rotation::{ClusterRotation, target_of_rescue};
-use crate::rights;
+use crate::report::rescue::{Row, is_disconnected};
 use crate::rotation::rescue::Rescue as RescueRotation;
 
 /// The flags of `kubectl crt rescue`.
@@ -100,29 +98,6 @@ Exit codes: 0 done, 1 failed or rolled back, 2 usage, 4 pending (run it again), 
 const REACTIVATES: &str = "--reactivate-old-token makes a revoked token valid again until the agent is back. A third party that has the token \
                            can connect as the cluster meanwhile, and its connections stay open until Rancher restarts.";
 
-/// What is done with one cluster.
-enum Next {
-    /// Nothing.
-    Nothing,
-    /// It cannot be rescued.
-    Refuse(Error),
-    /// The rescue, and then the rotation.
-    Rescue,
-    /// The rotation: it rescues the cluster, or a rescue has ended before.
-    Rotate,
-}
-
-/// One cluster, and what was found.
-struct Patient {
-    id: ClusterId,
-    opened: Opened,
-    /// The same target, for the rescue.
-    of_rescue: Target,
-    diagnosis: Option<Diagnosis>,
-    old_token: Reactivation,
-    next: Next,
-}
-
 impl Rescue {
     fn check(&self) -> Result<(), Error> {
         let common = &self.common.run;
@@ -141,9 +116,10 @@ pub(crate) async fn run(rescue: Rescue, global: &GlobalFlags, context: &Context)
     rescue.check()?;
     let ui = &context.ui;
     let results = Results::new(ui, &rescue.common.run, rescue.targets.len() == 1)?;
-    let token = match rescue.token_stdin {
-        true => Some(well_formed(ui.read_secret().await?)?),
-        false => None,
+    let token = if rescue.token_stdin {
+        Some(well_formed(ui.read_secret().await?)?)
+    } else {
+        None
     };
     let management = Management::open(global, &context.environment)?;
     let mut unknown = Failures::of(ui, "clusters", rescue.targets.len());
@@ -173,14 +149,14 @@ pub(crate) async fn run(rescue: Rescue, global: &GlobalFlags, context: &Context)
         token,
     };
     let diagnoses = clusters.into_iter().map(|cluster| command.diagnose(cluster));
-    let patients: Vec<Patient> = stream::iter(diagnoses).buffered(DIAGNOSED_AT_ONCE).collect().await;
+    let lost_clusters: Vec<LostCluster> = stream::iter(diagnoses).buffered(DIAGNOSED_AT_ONCE).collect().await;
     if rescue.common.run.dry_run != DryRun::None {
-        return command.plan(&patients, unknown).await;
+        return command.plan(&lost_clusters, unknown).await;
     }
-    if patients.iter().any(|patient| patient.old_token.permitted) {
+    if lost_clusters.iter().any(|lost| lost.old_token.permitted) {
         ui.warn(REACTIVATES);
     }
-    match patients.as_slice() {
+    match lost_clusters.as_slice() {
         [only] if unknown.all().is_empty() => {
             let (result, ended) = Box::pin(command.on(only)).await;
             results.print_one(&only.of_rescue, &result, ended.is_ok());
@@ -240,173 +216,10 @@ struct Command<'a> {
 }
 
 impl Command<'_> {
-    /// The context of a cluster that does not go through Rancher.
-    async fn context_of(&self, cluster: &mut Cluster) -> Result<Option<String>, Error> {
-        if let Some(context) = self.contexts.get(&cluster.id) {
-            return Ok(Some(context.clone()));
-        }
-        if self.candidates.is_empty() {
-            return Ok(None);
-        }
-        let read = cluster::get(&self.management.server.client, &cluster.id).await;
-        // A list has no CA.
-        if let Some(read) = read.map_err(|error| error.on(MANAGEMENT))? {
-            cluster.ca_certificate = read.ca_certificate;
-        }
-        let Some(ca) = cluster.ca_certificate.as_deref() else {
-            return Ok(None);
-        };
-        let names = contexts::with_ca(&self.candidates, ca);
-        let found = contexts::first_proven(&names, ca, self.global, &self.context.environment).await;
-        let ui = &self.context.ui;
-        match found {
-            Some(found) => ui.status(format!(
-                "cluster {}: using context {found}, which has its CA",
-                cluster.id
-            )),
-            None if names.is_empty() => {}
-            None => ui.warn(format!(
-                "cluster {}: none of the contexts with its CA answers: {}",
-                cluster.id,
-                names.join(", ")
-            )),
-        }
-        Ok(found.map(str::to_owned))
-    }
-
-    /// Finds out what is wrong with a cluster, and which way leads to it.
-    async fn diagnose(&self, mut cluster: Cluster) -> Patient {
-        let (downstream_context, failed) = match self.context_of(&mut cluster).await {
-            Ok(context) => (context, None),
-            Err(error) => (None, Some(error)),
-        };
-        let id = cluster.id.clone();
-        let downstream = DownstreamFlags { downstream_context };
-        let (common, management) = (&self.rescue.common, self.management);
-        let opened = Opened::open(cluster, common, &downstream, management, self.global, self.context).await;
-        let mut patient = Patient {
-            id,
-            of_rescue: self.target_of_rescue(&opened.target),
-            opened,
-            diagnosis: None,
-            old_token: Reactivation::default(),
-            next: Next::Nothing,
-        };
-        let examined = match failed {
-            Some(error) => Err(error),
-            None => self.examine(&mut patient).await,
-        };
-        if let Err(error) = examined {
-            patient.next = Next::Refuse(error);
-        }
-        patient
-    }
-
-    fn target_of_rescue(&self, target: &Target) -> Target {
-        let mut target = target_of_rescue(target);
-        let flags = [
-            (self.rescue.reactivate_old_token, "--reactivate-old-token"),
-            (self.rescue.token_stdin, "--token-stdin"),
-            (self.rescue.token_stdin, "--yes"),
-        ];
-        for (_, flag) in flags.into_iter().filter(|(is_given, _)| *is_given) {
-            target.commands = target.commands.switched_on_to_rotate(flag);
-        }
-        target
-    }
-
-    async fn examine(&self, patient: &mut Patient) -> Result<(), Error> {
-        let connections = patient.connections()?;
-        let (inputs, rotation) = futures::join!(
-            Box::pin(DiagnosisInputs::collect(connections, LONGEST_ANSWER)),
-            leases::of(&connections.management, &patient.opened.target.lease)
-        );
-        let rotation: Option<ClusterRotation> = rotation?;
-        let means = self.means(connections, &inputs).await?;
-        let diagnosis = Diagnosis::of(&inputs, &means);
-        let is_resumed = rotation
-            .as_ref()
-            .is_some_and(|rotation| rotation.is_of(RescueRotation::KIND));
-        if diagnosis.way == Some(Way::OldToken) || (is_resumed && self.rescue.reactivate_old_token) {
-            let of_secret = || inputs.credentials.as_ref().ok()?.as_ref()?.token.clone();
-            patient.old_token = Reactivation {
-                permitted: true,
-                value: self.token.clone().or_else(of_secret),
-            };
-        }
-        patient.next = self.next(&diagnosis, rotation.as_ref(), patient);
-        if diagnosis.way == Some(Way::OldToken)
-            && let Ok(connections) = &mut patient.opened.connections
-        {
-            // A context that may only read has told the token, and is of no further use.
-            *connections = connections.clone().through_rancher();
-        }
-        patient.diagnosis = Some(diagnosis);
-        Ok(())
-    }
-
-    async fn means(&self, connections: &Connections, inputs: &DiagnosisInputs) -> Result<Means, Error> {
-        let downstream = connections.downstream()?;
-        let may_write = match (&downstream.route, &inputs.deployment) {
-            (_, Err(_)) => false,
-            (Route::ThroughRancher, _) => true,
-            (Route::Context(_), _) => {
-                let rights = rights::TABLE.required("rescue", DOWNSTREAM, &[rights::POINTS], &[]);
-                let needed = Needed {
-                    server: &downstream.server,
-                    side: DOWNSTREAM,
-                    rights,
-                };
-                match access::require(&[needed]).await {
-                    Err(error) if error.kind == Kind::Forbidden => false,
-                    allowed => allowed.map(|()| true)?,
-                }
-            }
-        };
-        let given = match (&self.token, &inputs.storage) {
-            (Some(token), Ok(storage)) => {
-                let result = connections.probe.check_times(*storage, token, 2).await;
-                Some((token.fingerprint(), result))
-            }
-            (_, _) => None,
-        };
-        Ok(Means {
-            route: Some(downstream.route.clone()),
-            may_write,
-            trusts_context: self.rescue.common.forces(check::CONTEXT.name),
-            reactivates: self.rescue.reactivate_old_token,
-            given,
-        })
-    }
-
-    fn next(&self, diagnosis: &Diagnosis, rotation: Option<&ClusterRotation>, patient: &Patient) -> Next {
-        let target = &patient.opened.target;
-        match rotation {
-            Some(rotation) if rotation.is_of(RescueRotation::KIND) => return Next::Rescue,
-            // It may be the one that follows a rescue.
-            Some(rotation) if rotation.in_progress() => return Next::Rotate,
-            _ => {}
-        }
-        match (&diagnosis.way, &diagnosis.cause) {
-            (Some(Way::ByRancher), cause) if *cause != Cause::TokensDeleted => Next::Rotate,
-            (Some(_), _) => Next::Rescue,
-            (None, Cause::None) if rotation.is_some_and(was_rescued) => Next::Rotate,
-            (None, Cause::None) => Next::Nothing,
-            (None, _) => {
-                let message = format!("cannot rescue {}: {}", target.display, diagnosis.message);
-                let mut hints = diagnosis.hints(&patient.commands(diagnosis, self.global));
-                if diagnosis.missing.is_none() {
-                    hints.push(format!("`{}` shows what fails", target.commands.status()));
-                }
-                Next::Refuse(hints.into_iter().fold(Error::failed(message), Error::hint))
-            }
-        }
-    }
-
     /// Prints the diagnosis of each, and the plan of a single one.
-    async fn plan(&self, patients: &[Patient], unknown: Failures<'_>) -> Result<ExitCode, Error> {
+    async fn plan(&self, lost_clusters: &[LostCluster], unknown: Failures<'_>) -> Result<ExitCode, Error> {
         let ui = &self.context.ui;
-        let rows: Vec<Row> = patients.iter().filter_map(|patient| patient.row(self.global)).collect();
+        let rows: Vec<Row> = lost_clusters.iter().filter_map(|lost| lost.row(self.global)).collect();
         output::print_list(
             ui,
             &self.rescue.common.run.output_flags(),
@@ -414,32 +227,32 @@ impl Command<'_> {
             &rows,
             "No clusters were diagnosed.",
         )?;
-        if let ([only], true) = (patients, unknown.all().is_empty()) {
+        if let ([only], true) = (lost_clusters, unknown.all().is_empty()) {
             return Box::pin(self.on(only)).await.1.map(|()| ExitCode::Done);
         }
         let mut failed = unknown;
-        for patient in patients {
-            if let (Next::Refuse(error), None) = (&patient.next, &patient.diagnosis) {
-                failed.add(&patient.opened.target.name, error.clone())?;
+        for lost in lost_clusters {
+            if let (Next::Refuse(error), None) = (&lost.next, &lost.diagnosis) {
+                failed.add(&lost.opened.target.name, error.clone())?;
             }
         }
         failed.end("diagnosed").map(|()| ExitCode::Done)
     }
 
     /// One cluster.
-    async fn on(&self, patient: &Patient) -> (RotationResult, Result<(), Error>) {
-        let mut result = RotationResult::of(&patient.of_rescue);
-        let ended = match &patient.next {
+    async fn on(&self, lost: &LostCluster) -> (RotationResult, Result<(), Error>) {
+        let mut result = RotationResult::of(&lost.of_rescue);
+        let ended = match &lost.next {
             Next::Nothing => {
-                result = patient.nothing();
+                result = lost.nothing();
                 Ok(())
             }
             Next::Refuse(error) => Err(error.clone()),
-            Next::Rotate => return self.rotate(patient, false, self.rescue.common.run.yes).await,
-            Next::Rescue => match self.rescuer(patient) {
+            Next::Rotate => return self.rotate(lost, false, self.rescue.common.run.yes).await,
+            Next::Rescue => match self.rescuer(lost) {
                 Ok(controller) => {
                     let yes = self.rescue.common.run.yes;
-                    let job = self.job(&patient.of_rescue, &controller, false, yes);
+                    let job = self.job(&lost.of_rescue, &controller, false, yes);
                     Box::pin(job.run(&mut result)).await
                 }
                 Err(error) => Err(error),
@@ -447,8 +260,8 @@ impl Command<'_> {
         };
         if let Err(error) = &ended {
             result.fail(error);
-        } else if matches!(patient.next, Next::Rescue) && self.rescue.common.run.dry_run == DryRun::None {
-            let (next, ended) = self.follow(patient, false).await;
+        } else if matches!(lost.next, Next::Rescue) && self.rescue.common.run.dry_run == DryRun::None {
+            let (next, ended) = self.follow(lost, false).await;
             result.continue_with(next);
             return (result, ended);
         }
@@ -456,29 +269,30 @@ impl Command<'_> {
     }
 
     /// Several. A failure of one does not stop the others.
-    async fn on_several(&self, patients: &[Patient], unknown: &Failures<'_>) -> Result<ExitCode, Error> {
+    async fn on_several(&self, lost_clusters: &[LostCluster], unknown: &Failures<'_>) -> Result<ExitCode, Error> {
         let ui = &self.context.ui;
-        let rescuers: Vec<_> = patients.iter().map(|patient| self.rescuer(patient)).collect();
-        let rotators: Vec<_> = patients.iter().map(|patient| self.rotator(patient)).collect();
+        let rescuers: Vec<_> = lost_clusters.iter().map(|lost| self.rescuer(lost)).collect();
+        let rotators: Vec<_> = lost_clusters.iter().map(|lost| self.rotator(lost)).collect();
         let yes = self.rescue.common.run.yes;
         let (mut rescues, mut rotations) = (Vec::new(), Vec::new());
-        for ((patient, rescuer), rotator) in patients.iter().zip(&rescuers).zip(&rotators) {
-            let (of_rescue, of_rotation) = (&patient.of_rescue, &patient.opened.target);
+        for ((lost, rescuer), rotator) in lost_clusters.iter().zip(&rescuers).zip(&rotators) {
+            let (of_rescue, of_rotation) = (&lost.of_rescue, &lost.opened.target);
             let failed = |error: &Error| Each::failed(of_rescue, RotationResult::of(of_rescue), error.clone());
-            match (&patient.next, rescuer, rotator) {
-                (Next::Nothing, ..) => rescues.push(Each::done(of_rescue, patient.nothing())),
-                (Next::Refuse(error), ..) | (Next::Rescue, Err(error), _) => rescues.push(failed(error)),
+            match (&lost.next, rescuer, rotator) {
+                (Next::Nothing, ..) => rescues.push(Each::done(of_rescue, lost.nothing())),
+                (Next::Refuse(error), ..) | (Next::Rescue, Err(error), _) | (Next::Rotate, _, Err(error)) => {
+                    rescues.push(failed(error));
+                }
                 (Next::Rescue, Ok(controller), _) => {
                     let job = Each::new(self.job(of_rescue, controller, true, yes));
-                    rescues.push(job.followed_by(self.follow(patient, true).boxed()));
+                    rescues.push(job.followed_by(self.follow(lost, true).boxed()));
                 }
                 (Next::Rotate, _, Ok(controller)) => {
                     rotations.push(Each::new(self.job(of_rotation, controller, true, yes)));
                 }
-                (Next::Rotate, _, Err(error)) => rescues.push(failed(error)),
             }
         }
-        let count = patients.iter().filter(|patient| patient.is_rescued()).count();
+        let count = lost_clusters.iter().filter(|lost| lost.is_rescued()).count();
         let question = format!(
             "This rescues {count} clusters, and rotates their registration tokens. Anything else that uses one of the old values stops \
              working."
@@ -505,14 +319,14 @@ impl Command<'_> {
     }
 
     /// The rotation after the rescue.
-    async fn follow(&self, patient: &Patient, among: bool) -> (RotationResult, Result<(), Error>) {
+    async fn follow(&self, lost: &LostCluster, among: bool) -> (RotationResult, Result<(), Error>) {
         self.context.ui.status(format!(
             "{}: its agent is connected again. Rotating its registration tokens.",
-            patient.of_rescue.display
+            lost.of_rescue.display
         ));
-        let (mut result, ended) = self.rotate(patient, among, true).await;
+        let (mut result, ended) = self.rotate(lost, among, true).await;
         let ended = ended.map_err(|mut error| {
-            let Target { display, commands, .. } = &patient.opened.target;
+            let Target { display, commands, .. } = &lost.opened.target;
             error.message = format!("{display} was rescued, but not rotated: {}", error.message);
             if error.kind != Kind::Pending {
                 error = error.hint(format!("`{}` rotates its registration tokens", commands.rotate()));
@@ -523,10 +337,10 @@ impl Command<'_> {
         (result, ended)
     }
 
-    async fn rotate(&self, patient: &Patient, among: bool, yes: bool) -> (RotationResult, Result<(), Error>) {
-        let target = &patient.opened.target;
+    async fn rotate(&self, lost: &LostCluster, among: bool, yes: bool) -> (RotationResult, Result<(), Error>) {
+        let target = &lost.opened.target;
         let mut result = RotationResult::of(target);
-        let ended = match self.rotator(patient) {
+        let ended = match self.rotator(lost) {
             Ok(controller) => Box::pin(self.job(target, &controller, among, yes).run(&mut result)).await,
             Err(error) => {
                 result.fail(&error);
@@ -539,15 +353,15 @@ impl Command<'_> {
         (result, ended)
     }
 
-    fn rescuer<'c>(&self, patient: &'c Patient) -> Result<RescueController<'c>, Error> {
-        let connections = patient.opened.connections.as_ref().map_err(Clone::clone)?;
-        let options = self.rescue.common.options(false, Some(patient.old_token.clone()));
+    fn rescuer<'c>(&self, lost: &'c LostCluster) -> Result<RescueController<'c>, Error> {
+        let connections = lost.opened.connections.as_ref().map_err(Clone::clone)?;
+        let options = self.rescue.common.options(false, Some(lost.old_token.clone()));
         RescueController::new(connections, options).map_err(|error| self.context.ui.by_signal(error))
     }
 
-    fn rotator<'c>(&self, patient: &'c Patient) -> Result<CrtController<'c>, Error> {
-        let connections = patient.opened.connections.as_ref().map_err(Clone::clone)?;
-        let options = self.rescue.common.options(false, Some(patient.old_token.clone()));
+    fn rotator<'c>(&self, lost: &'c LostCluster) -> Result<CrtController<'c>, Error> {
+        let connections = lost.opened.connections.as_ref().map_err(Clone::clone)?;
+        let options = self.rescue.common.options(false, Some(lost.old_token.clone()));
         CrtController::new(connections, options).map_err(|error| self.context.ui.by_signal(error))
     }
 
@@ -566,53 +380,6 @@ impl Command<'_> {
             force_journal: common.forces(Check::JOURNAL.name),
         }
     }
-}
-
-impl Patient {
-    /// Its connections, or why it cannot be rescued, which is known from the management cluster alone.
-    fn connections(&self) -> Result<&Connections, Error> {
-        self.opened.connections.as_ref().map_err(|error| {
-            let mut result = self.opened.result.clone();
-            match std::mem::take(&mut result.blockers) {
-                blockers if blockers.is_empty() => error.clone(),
-                blockers => refusal(&self.of_rescue, blockers, &mut result),
-            }
-        })
-    }
-
-    fn nothing(&self) -> RotationResult {
-        let mut result = RotationResult::of(&self.of_rescue);
-        result.end("nothing-to-do");
-        let why = self
-            .diagnosis
-            .as_ref()
-            .map_or("", |diagnosis| diagnosis.message.as_str());
-        result.message = Some(format!("nothing to rescue in {}: {why}", self.of_rescue.display));
-        result
-    }
-
-    fn is_rescued(&self) -> bool {
-        matches!(self.next, Next::Rescue | Next::Rotate)
-    }
-
-    /// The commands about it, without the context that did not help.
-    fn commands(&self, diagnosis: &Diagnosis, global: &GlobalFlags) -> Commands {
-        match diagnosis.missing {
-            Some(Missing::Context) => DownstreamFlags::default().commands(&self.id, global),
-            _ => self.opened.target.commands.clone(),
-        }
-    }
-
-    fn row(&self, global: &GlobalFlags) -> Option<Row> {
-        let diagnosis = self.diagnosis.as_ref()?;
-        Some(Row::of(diagnosis, &self.commands(diagnosis, global)))
-    }
-}
-
-/// A rescue was the last run, and its rotation has not followed.
-fn was_rescued(rotation: &ClusterRotation) -> bool {
-    // Of whichever kind the Lease is now: the rotation has taken it before it began.
-    rotation.record.last_result.as_deref() == Some(RescueRotation::ACTION.done)
 }
 
 #[cfg(test)]

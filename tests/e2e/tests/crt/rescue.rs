@@ -91,6 +91,10 @@ async fn rescue_by_a_context_after_all_tokens_were_deleted(#[case] storage: Toke
     let refused = fixture.shell.crt(["rescue", id, "--yes"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains(&command), "{refused}");
 
+    let listed = fixture.shell.crt(["list", id]).run().await?.expect(0)?;
+    let all = "1 cluster is not connected: kubectl crt rescue --disconnected --dry-run";
+    ensure!(listed.stderr.contains(all), "{listed}");
+
     let direct = format!("{id}-direct");
     let by_context = ["rescue", id, "--downstream-context", &direct];
     let planned = fixture
