@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, ListKind};
+use cli::rotation::outcome::refusal;
 use cli::rotation::results::Results;
 use cli::rotation::several::{self, Confirmation, Each, Parallelism};
 use cli::rotation::{Commands, Job, RotationResult, Target, Verb, leases};
@@ -25,7 +26,7 @@ use rancher::cluster::{self, Cluster, ClusterId, ClusterKind};
 use super::rotate::{Common, Opened};
 use crate::connections::{Connections, DOWNSTREAM, DownstreamFlags, MANAGEMENT, Management, Route};
 use crate::contexts::{self, ContextFlags, Contexts};
-use crate::controller::{CrtController, Reactivation, RescueController};
+use crate::controller::{CrtController, Reactivation, RescueController, check};
 use crate::report::API_VERSION;
 use crate::report::inputs::DiagnosisInputs;
 use crate::report::rescue::{Cause, Diagnosis, Means, Missing, Row, Way, is_disconnected};
@@ -75,6 +76,8 @@ const LIST: ListKind = ListKind {
     kind: "RescueDiagnosisList",
 };
 
+/// Rancher takes half a minute to report a disconnected agent: too long for thirty of them.
+const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 /// How many clusters are diagnosed at a time. Most of the time is waited for agents that do not answer.
 const DIAGNOSED_AT_ONCE: usize = 32;
 
@@ -313,9 +316,9 @@ impl Command<'_> {
     }
 
     async fn examine(&self, patient: &mut Patient) -> Result<(), Error> {
-        let connections = patient.opened.connections.as_ref().map_err(Clone::clone)?;
+        let connections = patient.connections()?;
         let (inputs, rotation) = futures::join!(
-            Box::pin(DiagnosisInputs::collect(connections)),
+            Box::pin(DiagnosisInputs::collect(connections, LONGEST_ANSWER)),
             leases::of(&connections.management, &patient.opened.target.lease)
         );
         let rotation: Option<ClusterRotation> = rotation?;
@@ -370,6 +373,7 @@ impl Command<'_> {
         Ok(Means {
             route: Some(downstream.route.clone()),
             may_write,
+            trusts_context: self.rescue.common.forces(check::CONTEXT.name),
             reactivates: self.rescue.reactivate_old_token,
             given,
         })
@@ -565,6 +569,17 @@ impl Command<'_> {
 }
 
 impl Patient {
+    /// Its connections, or why it cannot be rescued, which is known from the management cluster alone.
+    fn connections(&self) -> Result<&Connections, Error> {
+        self.opened.connections.as_ref().map_err(|error| {
+            let mut result = self.opened.result.clone();
+            match std::mem::take(&mut result.blockers) {
+                blockers if blockers.is_empty() => error.clone(),
+                blockers => refusal(&self.of_rescue, blockers, &mut result),
+            }
+        })
+    }
+
     fn nothing(&self) -> RotationResult {
         let mut result = RotationResult::of(&self.of_rescue);
         result.end("nothing-to-do");

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::connections::{Connections, DownstreamFlags};
 use crate::report::API_VERSION;
 use crate::report::diagnosis::{self, CheckResult, CheckStatus};
-use crate::report::inputs::DiagnosisInputs;
+use crate::report::inputs::{self, DiagnosisInputs};
 use crate::report::machines::{self, MachineRow};
 use crate::report::rescue::{self, Diagnosis, Means, ReactivatedToken};
 use crate::report::rotation::{self, ClusterRotation};
@@ -100,7 +100,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let commands = status.downstream.commands(&connections.cluster.id, global);
     let lease = rotation::lease(&connections.cluster.id);
     let (inputs, rotation) = futures::join!(
-        Box::pin(DiagnosisInputs::collect(&connections)),
+        Box::pin(DiagnosisInputs::collect(&connections, inputs::TIMEOUT)),
         leases::of(&connections.management, &lease)
     );
     let now = connections.management.clock.now();

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
 use crate::report::API_VERSION;
 use crate::report::diagnosis::{self, CheckResult};
-use crate::report::inputs::DiagnosisInputs;
+use crate::report::inputs::{self, DiagnosisInputs};
 
 /// How often Rancher is asked about a given token: behind a load balancer each replica has its own index.
 const PROBES: u32 = 3;
@@ -90,7 +90,7 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         Some(target) => {
             let connections = Connections::open(global, &verify.downstream, context, target).await?;
             connections.downstream()?;
-            let inputs = Box::pin(DiagnosisInputs::collect(&connections)).await;
+            let inputs = Box::pin(DiagnosisInputs::collect(&connections, inputs::TIMEOUT)).await;
             let cluster = Some(inputs.cluster.id.clone());
             Verification::of(cluster, inputs.token(), diagnosis::proofs(&inputs))
         }

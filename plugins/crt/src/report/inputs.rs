@@ -22,7 +22,7 @@ use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT};
 use crate::rotation::observed::Address;
 
 /// Rancher takes half a minute to report a disconnected agent, which is too long for a page.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The meaning of Rancher's "cluster agent disconnected".
 pub(crate) const NOT_CONNECTED: &str = "the cluster's agent is not connected to Rancher";
@@ -74,14 +74,14 @@ pub(crate) struct DiagnosisInputs {
 }
 
 impl DiagnosisInputs {
-    /// Reads both clusters.
-    pub(crate) async fn collect(connections: &Connections) -> Self {
+    /// Reads both clusters. `limit`: how long one answer of the downstream cluster may take.
+    pub(crate) async fn collect(connections: &Connections, limit: Duration) -> Self {
         let client = &connections.management.client;
         let (storage, tokens, agent, call, machines, plans) = futures::join!(
             token_storage::detect(client),
             token::list(client, &connections.cluster.id),
-            AgentObjects::read(connections.downstream.as_ref()),
-            call(connections),
+            AgentObjects::read(connections.downstream.as_ref(), limit),
+            call(connections, limit),
             machines(connections),
             plans(connections),
         );
@@ -129,7 +129,7 @@ struct AgentObjects {
 }
 
 impl AgentObjects {
-    async fn read(downstream: Option<&Downstream>) -> Self {
+    async fn read(downstream: Option<&Downstream>, limit: Duration) -> Self {
         let Some(Downstream { server, .. }) = downstream else {
             let why = Unavailable(format!(
                 "no route to {DOWNSTREAM}; pass a context of it with --downstream-context"
@@ -143,15 +143,15 @@ impl AgentObjects {
         };
         let client = &server.client;
         let (deployment, pods, record) = futures::join!(
-            with_timeout(agent::deployment(client)),
-            with_timeout(agent::pods(client)),
-            with_timeout(agent::stv_aggregation(client)),
+            with_timeout(limit, agent::deployment(client)),
+            with_timeout(limit, agent::pods(client)),
+            with_timeout(limit, agent::stv_aggregation(client)),
         );
         let credentials = match &deployment {
             Err(_) => Err(Unavailable("the agent's Deployment is unknown".to_owned())),
             Ok(deployment) => match deployment.as_ref().and_then(|found| found.volume_secret.as_deref()) {
                 None => Ok(None),
-                Some(name) => with_timeout(agent::credentials(client, name)).await,
+                Some(name) => with_timeout(limit, agent::credentials(client, name)).await,
             },
         };
         Self {
@@ -163,8 +163,8 @@ impl AgentObjects {
     }
 }
 
-async fn with_timeout<T>(read: impl Future<Output = rancher::Result<T>>) -> Collected<T> {
-    match tokio::time::timeout(TIMEOUT, read).await {
+async fn with_timeout<T>(limit: Duration, read: impl Future<Output = rancher::Result<T>>) -> Collected<T> {
+    match tokio::time::timeout(limit, read).await {
         Ok(read) => read.map_err(|error| {
             if error.is_agent_disconnected() {
                 Unavailable(NOT_CONNECTED.to_owned())
@@ -174,13 +174,13 @@ async fn with_timeout<T>(read: impl Future<Output = rancher::Result<T>>) -> Coll
         }),
         Err(_) => Err(Unavailable(format!(
             "no response from {DOWNSTREAM} within {}s",
-            TIMEOUT.as_secs()
+            limit.as_secs()
         ))),
     }
 }
 
 /// Rancher answers for a hosted cluster without an agent.
-async fn call(connections: &Connections) -> Option<Collected<Option<String>>> {
+async fn call(connections: &Connections, limit: Duration) -> Option<Collected<Option<String>>> {
     let proxied = connections.downstream.as_ref()?.proxied.as_ref()?;
     let call = async {
         match connections.cluster.kind {
@@ -188,7 +188,7 @@ async fn call(connections: &Connections) -> Option<Collected<Option<String>>> {
             _ => agent::version(&proxied.client).await.map(Some),
         }
     };
-    Some(with_timeout(call).await)
+    Some(with_timeout(limit, call).await)
 }
 
 async fn machines(connections: &Connections) -> Collected<Vec<Machine>> {

@@ -40,6 +40,8 @@ pub(crate) struct Means {
     pub(crate) route: Option<Route>,
     /// What is needed on the downstream cluster may be written there.
     pub(crate) may_write: bool,
+    /// The context is trusted where it cannot be verified (`--force=context`).
+    pub(crate) trusts_context: bool,
     /// The old token may be made valid again.
     pub(crate) reactivates: bool,
     /// The old token that the user has given, and what Rancher answers to it.
@@ -101,6 +103,8 @@ pub(crate) enum Missing {
     ForeignValue,
     /// The permission to write on the downstream cluster.
     Permission,
+    /// A context that is proven: by a trusted one the agent of another cluster would be taken away from it.
+    Proof,
 }
 
 impl fmt::Display for Missing {
@@ -111,6 +115,7 @@ impl fmt::Display for Missing {
             Self::Value => "--token-stdin",
             Self::OtherValue | Self::ForeignValue => "--token-stdin with the token of the agent",
             Self::Permission => "permissions on the downstream cluster",
+            Self::Proof => "a context that is proven to lead to the cluster",
         })
     }
 }
@@ -164,7 +169,7 @@ impl Diagnosis {
             Some(Missing::Context) => commands.with_to_rotate("--downstream-context", Some("CONTEXT")),
             Some(Missing::Reactivation) => commands.switched_on_to_rotate("--reactivate-old-token"),
             Some(Missing::Value | Missing::OtherValue | Missing::ForeignValue) => reactivating(commands),
-            Some(Missing::Permission) | None => commands,
+            Some(Missing::Permission | Missing::Proof) | None => commands,
         };
         commands.rotate()
     }
@@ -191,6 +196,11 @@ impl Diagnosis {
                 vec!["pass the token that the agent of this cluster has".to_owned()]
             }
             Some(Missing::Permission) => vec!["request the permissions that the documentation lists".to_owned()],
+            Some(Missing::Proof) => vec![
+                "check that the context leads to this cluster, and omit --force=context: it may be the other cluster that you would take the \
+                 agent from"
+                    .to_owned(),
+            ],
         }
     }
 }
@@ -291,8 +301,13 @@ fn is_connected(inputs: &DiagnosisInputs) -> bool {
 
 /// The way, or what is missing for one. `None`: there is nothing to rescue, or nothing that can be rescued.
 fn way(inputs: &DiagnosisInputs, means: &Means, cause: &Cause) -> Option<Result<Way, Missing>> {
-    if matches!(cause, Cause::None | Cause::Other | Cause::NoAgent) {
+    let is_connected = is_connected(inputs);
+    if matches!(cause, Cause::None | Cause::Other | Cause::NoAgent) || (*cause == Cause::Unknown && is_connected) {
         return None;
+    }
+    let is_direct = matches!(means.route, Some(Route::Context(_)));
+    if *cause == Cause::TokenOfAnotherCluster && is_direct && means.trusts_context {
+        return Some(Err(Missing::Proof));
     }
     let is_readable = matches!(inputs.deployment, Ok(Some(_)));
     if is_readable && means.may_write {
@@ -315,7 +330,6 @@ fn way(inputs: &DiagnosisInputs, means: &Means, cause: &Cause) -> Option<Result<
         (_, Some(_)) => Err(Missing::Reactivation),
         _ if is_readable => Err(Missing::Permission),
         _ if means.reactivates => Err(Missing::Value),
-        _ if *cause == Cause::Unknown && is_connected(inputs) => Err(Missing::Permission),
         _ => Err(Missing::Context),
     })
 }

@@ -93,7 +93,13 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
             set_previous(seen, name, None);
         }
         Step::CreateCredentials { token } => drop(seen.credentials.insert(*token, Age::Young)),
-        Step::DeleteCredentials { token } => drop(seen.credentials.remove(token)),
+        Step::DeleteCredentials { token } => {
+            seen.credentials.remove(token);
+            // A Deployment that names it names the value that it should have.
+            if seen.occupied.remove(token).as_ref() == Some(&seen.named_secret) {
+                seen.deployed = Some(*token);
+            }
+        }
         Step::DeleteLeftover { secret } => drop(seen.leftovers.remove(secret)),
         Step::Hold => seen.held = true,
         Step::PointHeld { token } => {

@@ -202,6 +202,8 @@ async fn status_reports_a_revoked_token() -> Result<()> {
     + call      a call through Rancher succeeded (Kubernetes <version>)
 
     Rotation in progress: none. Last rotation: <none>
+
+    To bring the agent back: kubectl crt rescue c-id123
     ----- stderr -----
     ----- exit status: 0 -----
     "#);
@@ -250,6 +252,8 @@ async fn status_of_a_disconnected_cluster_shows_what_rancher_knows() -> Result<(
     x call      a call through Rancher failed: the cluster's agent is not connected to Rancher
 
     Rotation in progress: none. Last rotation: <none>
+
+    To find out what keeps the agent from connecting, and to bring it back: kubectl crt rescue c-id123 --downstream-context CONTEXT
     ----- stderr -----
     ----- exit status: 0 -----
     ");

@@ -133,6 +133,9 @@ fn diagnosed(inputs: &DiagnosisInputs, means: &Means) -> String {
 #[case::token_of_another_cluster_is_never_made_valid(
     DiagnosisInputs { probe: Ok(accepted("c-other")), ..readable() }, Means { reactivates: true, ..by_context(false) },
     "TokenOfAnotherCluster - permissions on the downstream cluster")]
+#[case::token_of_another_cluster_by_a_context_that_is_only_trusted(
+    DiagnosisInputs { probe: Ok(accepted("c-other")), ..readable() }, Means { trusts_context: true, ..by_context(true) },
+    "TokenOfAnotherCluster - a context that is proven to lead to the cluster")]
 #[case::tokens_deleted(without_tokens(lost()), through_rancher(), "TokensDeleted - --downstream-context")]
 #[case::tokens_deleted_while_connected(without_tokens(healthy()), through_rancher(), "TokensDeleted ThroughRancher -")]
 #[case::no_agent(DiagnosisInputs { deployment: Ok(None), ..readable() }, by_context(true), "NoAgent - -")]

@@ -89,7 +89,6 @@ async fn usage_errors_of_rescue_change_nothing() -> Result<()> {
             "",
             "does not exist",
         ),
-        (1, &["rescue", "local", "--yes"], "", "has no agent"),
     ];
     for (code, args, stdin, expected) in cases {
         let refused = shell.crt(*args).stdin(*stdin).run().await?.expect(i32::from(*code))?;
@@ -120,6 +119,11 @@ async fn rescue_refuses_what_does_not_lead_to_the_agent() -> Result<()> {
         let rescue = ["rescue", id, "--yes", "--downstream-context", &wrong];
         let refused = shell.crt(rescue.iter().chain(force)).run().await?;
         ensure!(refused.code() == Some(1), "{refused}");
+        let reason = match force {
+            [] => "cannot verify that the downstream context leads to this cluster",
+            _ => "omit --force=context",
+        };
+        ensure!(refused.stderr.contains(reason), "{reason:?} is not in\n{refused}");
     }
     let old = ["rescue", id, "--reactivate-old-token", "--token-stdin", "--yes"];
     let refused = shell.crt(old).stdin(of_other).run().await?.expect(1)?;
