@@ -141,9 +141,10 @@ pub(crate) async fn run(rescue: Rescue, global: &GlobalFlags, context: &Context)
     rescue.check()?;
     let ui = &context.ui;
     let results = Results::new(ui, &rescue.common.run, rescue.targets.len() == 1)?;
-    let token = match rescue.token_stdin {
-        true => Some(well_formed(ui.read_secret().await?)?),
-        false => None,
+    let token = if rescue.token_stdin {
+        Some(well_formed(ui.read_secret().await?)?)
+    } else {
+        None
     };
     let management = Management::open(global, &context.environment)?;
     let mut unknown = Failures::of(ui, "clusters", rescue.targets.len());
@@ -338,7 +339,7 @@ impl Command<'_> {
         if diagnosis.way == Some(Way::OldToken)
             && let Ok(connections) = &mut patient.opened.connections
         {
-            // A context that may only read has told the token, and is of no further use.
+            // The token was read over a context that may only read, which is of no further use.
             *connections = connections.clone().through_rancher();
         }
         patient.diagnosis = Some(diagnosis);
@@ -467,7 +468,9 @@ impl Command<'_> {
             let failed = |error: &Error| Each::failed(of_rescue, RotationResult::of(of_rescue), error.clone());
             match (&patient.next, rescuer, rotator) {
                 (Next::Nothing, ..) => rescues.push(Each::done(of_rescue, patient.nothing())),
-                (Next::Refuse(error), ..) | (Next::Rescue, Err(error), _) => rescues.push(failed(error)),
+                (Next::Refuse(error), ..) | (Next::Rescue, Err(error), _) | (Next::Rotate, _, Err(error)) => {
+                    rescues.push(failed(error));
+                }
                 (Next::Rescue, Ok(controller), _) => {
                     let job = Each::new(self.job(of_rescue, controller, true, yes));
                     rescues.push(job.followed_by(self.follow(patient, true).boxed()));
@@ -475,7 +478,6 @@ impl Command<'_> {
                 (Next::Rotate, _, Ok(controller)) => {
                     rotations.push(Each::new(self.job(of_rotation, controller, true, yes)));
                 }
-                (Next::Rotate, _, Err(error)) => rescues.push(failed(error)),
             }
         }
         let count = patients.iter().filter(|patient| patient.is_rescued()).count();

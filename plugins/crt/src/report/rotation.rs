@@ -263,9 +263,8 @@ fn display(cluster: &Cluster) -> String {
 /// Whether the rotation in progress changes this registration token. If its journal cannot be read, it may change any.
 pub(crate) fn changes(rotation: &ClusterRotation, token: &str) -> bool {
     match &rotation.journal {
-        None => false,
         // A rescue sets no token's value.
-        Some(Err(Unreadable::OtherKind(_))) => false,
+        None | Some(Err(Unreadable::OtherKind(_))) => false,
         Some(Err(_)) => true,
         Some(Ok(journal)) => token == rancher::token::SYSTEM || journal.run().record.others.contains_key(token),
     }
