@@ -91,9 +91,9 @@ fn the_first_agent_token_is_set_on_three_servers() {
     place   put <new> into the configuration of server s3 as agent token
     prove   restart server s1
     prove   wait for server s1 to be ready
-    place   record in the backup Secret that the datastore gets the files of s1
+    place   record in the backup Secret that s1 is going to save its files
     place   set the same server token again on s1, which saves its files into the datastore
-    place   record in the backup Secret that the datastore has the files of s1
+    place   record in the backup Secret that s1 has saved its files
     prove   restart server s2
     prove   wait for server s2 to be ready
     prove   restart server s3
@@ -110,9 +110,9 @@ fn it_is_changed_by_hand() {
     make    back up <new> in the backup Secret
     prove   have an operator put <new> into the configuration of server s1 as agent token, and restart it
     prove   wait for server s1 to be ready
-    place   record in the backup Secret that the datastore gets the files of s1
+    place   record in the backup Secret that s1 is going to save its files
     place   set the same server token again on s1, which saves its files into the datastore
-    place   record in the backup Secret that the datastore has the files of s1
+    place   record in the backup Secret that s1 has saved its files
     prove   have an operator put <new> into the configuration of server s2 as agent token, and restart it
     prove   wait for server s2 to be ready
     prove   have an operator put <new> into the configuration of server s3 as agent token, and restart it
@@ -130,9 +130,9 @@ fn it_is_removed() {
     place   remove the agent token from the configuration of server s3
     prove   restart server s1
     prove   wait for server s1 to be ready
-    place   record in the backup Secret that the datastore gets the files of s1
+    place   record in the backup Secret that s1 is going to save its files
     place   set the same server token again on s1, which saves its files into the datastore
-    place   record in the backup Secret that the datastore has the files of s1
+    place   record in the backup Secret that s1 has saved its files
     prove   restart server s2
     prove   wait for server s2 to be ready
     prove   restart server s3
@@ -144,9 +144,9 @@ fn it_is_removed() {
     make    back up S in the backup Secret
     prove   have an operator remove the agent token from the configuration of server s1, and restart it
     prove   wait for server s1 to be ready
-    place   record in the backup Secret that the datastore gets the files of s1
+    place   record in the backup Secret that s1 is going to save its files
     place   set the same server token again on s1, which saves its files into the datastore
-    place   record in the backup Secret that the datastore has the files of s1
+    place   record in the backup Secret that s1 has saved its files
     confirm delete the backup Secret
     ");
 }
@@ -159,9 +159,9 @@ fn it_is_changed_on_one_server() {
     place   put <new> into the configuration of server s1 as agent token
     prove   restart server s1
     prove   wait for server s1 to be ready
-    place   record in the backup Secret that the datastore gets the files of s1
+    place   record in the backup Secret that s1 is going to save its files
     place   set the same server token again on s1, which saves its files into the datastore
-    place   record in the backup Secret that the datastore has the files of s1
+    place   record in the backup Secret that s1 has saved its files
     confirm delete the backups of configurations
     confirm delete the backup Secret
     ");
@@ -187,27 +187,27 @@ fn a_rollback_puts_first() {
             insta::assert_snapshot!(plan, @r"
             place   wait for writes in flight to arrive
             place   set the same server token again on s1, which saves its files into the datastore
-            place   record in the backup Secret that the datastore has the files of s1
+            place   record in the backup Secret that s1 has saved its files
             place   put O into the configuration of server s1 as agent token
             place   put O into the configuration of server s2 as agent token
             place   put O into the configuration of server s3 as agent token
             prove   restart server s1
             prove   wait for server s1 to be ready
-            place   record in the backup Secret that the datastore gets the files of s1
+            place   record in the backup Secret that s1 is going to save its files
             place   set the same server token again on s1, which saves its files into the datastore
-            place   record in the backup Secret that the datastore has the files of s1
+            place   record in the backup Secret that s1 has saved its files
             confirm delete the backup Secret
             ");
         } else {
             insta::assert_snapshot!(plan, @r"
             place   wait for writes in flight to arrive
             place   set the same server token again on s1, which saves its files into the datastore
-            place   record in the backup Secret that the datastore has the files of s1
+            place   record in the backup Secret that s1 has saved its files
             prove   have an operator put O into the configuration of server s1 as agent token, and restart it
             prove   wait for server s1 to be ready
-            place   record in the backup Secret that the datastore gets the files of s1
+            place   record in the backup Secret that s1 is going to save its files
             place   set the same server token again on s1, which saves its files into the datastore
-            place   record in the backup Secret that the datastore has the files of s1
+            place   record in the backup Secret that s1 has saved its files
             confirm delete the backup Secret
             ");
         }
@@ -337,7 +337,7 @@ fn next(has_node_access: bool, change: impl FnOnce(&mut Observed), expected: &st
 #[test]
 fn the_newest_file_is_saved_before_the_next_restart() {
     next(true, |_| {}, "restart server s2");
-    let put = |server: &str| format!("record in the backup Secret that the datastore gets the files of {server}");
+    let put = |server: &str| format!("record in the backup Secret that {server} is going to save its files");
     next(true, |seen| seen.newest = Some(["s3".to_owned()].into()), &put("s3"));
     // Nothing is restarted before this process has seen a PUT.
     next(
@@ -390,7 +390,7 @@ fn by_hand_it_has_to_be_known_which_servers_have_started() {
     next(
         false,
         started(&["s3"]),
-        "record in the backup Secret that the datastore gets the files of s3",
+        "record in the backup Secret that s3 is going to save its files",
     );
     next(false, started(&["s2", "s3"]), unclear);
     next(false, |seen| seen.started = None, unclear);
@@ -500,7 +500,7 @@ fn nothing_is_restarted_before_the_files_of_every_server_are_read() {
     let Next::Wait(wait) = decide(&seen, &run).next else {
         panic!("it does not wait")
     };
-    assert_eq!(wait.what, "the files of every server");
+    assert_eq!(wait.what, "the files of every server to be readable");
 }
 
 /// Two servers have written their files within the same second.

@@ -88,7 +88,7 @@ impl CrtController<'_> {
         Ok((Ok(deployment), pods, stv))
     }
 
-    /// A rescue goes on without an agent that could lead to the cluster; so does the rotation where machines bring it back.
+    /// A rescue continues without an agent that leads to the cluster; so does the rotation where machines bring it back.
     fn waits_for_agent(&self) -> bool {
         self.options.rescue.is_some()
             && self.downstream.route == Route::ThroughRancher

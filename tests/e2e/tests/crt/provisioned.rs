@@ -5,6 +5,7 @@ mod disturbed;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, RancherFixture};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 use serde_json::json;
 use test_cluster::{Registration, Report, TokenStorage};
@@ -108,9 +109,14 @@ async fn a_machine_that_does_not_answer_keeps_the_old_token_valid(#[case] storag
     ensure!(now.deployment.settings == start.deployment.settings, "{now:?}");
     // The server of that machine starts: the agent has a valid token all the same.
     change(&fixture, &silent, json!({ "restart": true })).await?;
+    let until = days_pass(&fixture, storage, &pending).await?;
     let again = run(&fixture, "rotate", &[]).await?.expect(4)?;
     ensure!(again.stderr.contains(&silent), "{again}");
     has_revoked_nothing(&fixture, &accepted).await?;
+    if let Some(until) = until {
+        let extended = kept_until(&again)?;
+        ensure!(extended >= until, "{extended} after {until}");
+    }
     change(&fixture, &silent, json!({ "running": true })).await?;
     // RKE2's own rollout has no hold.
     fixture.rancher.reset(&fixture.cluster).await?;
@@ -121,6 +127,34 @@ async fn a_machine_that_does_not_answer_keeps_the_old_token_valid(#[case] storag
         rotated.named()
     ));
     survives_restarts(&fixture).await
+}
+
+/// Until when a pending run keeps the old values valid.
+fn kept_until(pending: &CommandOutput) -> Result<Timestamp> {
+    let text = pending.stderr.split_once("stay valid until ");
+    let (_, rest) = text.with_context(|| pending.to_string())?;
+    Ok(rest.split_whitespace().next().unwrap_or_default().parse()?)
+}
+
+/// With storage `secret` the old values have an end, which comes two days closer here. Returns what it was.
+async fn days_pass(
+    fixture: &RancherFixture,
+    storage: TokenStorage,
+    pending: &CommandOutput,
+) -> Result<Option<Timestamp>> {
+    if storage == TokenStorage::Status {
+        return Ok(None);
+    }
+    let until = kept_until(pending)?;
+    let closer = until - SignedDuration::from_hours(48);
+    let patch = json!({ "stringData": { "gracePeriodExpiresAt": format!("{closer:.0}") } }).to_string();
+    for secret in ["crt-token-system", "crt-token-default-token"] {
+        let patch = ["patch", "secret", secret, "-p", &patch];
+        let management = ["--context", "management", "-n", &fixture.cluster.id];
+        let patched = fixture.shell.kubectl(management.iter().chain(&patch)).run().await?;
+        patched.expect(0)?;
+    }
+    Ok(Some(until))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -263,12 +263,11 @@ impl Matrix {
     }
 
     async fn on(&self, patient: &mut Option<Patient>, worker: usize, point: KillPoint) -> Result<String> {
-        let patient = match patient {
-            Some(patient) => patient,
-            None => {
-                let name = format!("rescue-{:?}-{:?}-{worker}", self.then, self.way).to_lowercase();
-                patient.insert(Patient::begin(self.storage, self.way, &name).await?)
-            }
+        let patient = if let Some(patient) = patient {
+            patient
+        } else {
+            let name = format!("rescue-{:?}-{:?}-{worker}", self.then, self.way).to_lowercase();
+            patient.insert(Patient::begin(self.storage, self.way, &name).await?)
         };
         let lost = patient.lose().await?;
         let (proxy, shell) = patient.fixture.behind_proxy().await?;

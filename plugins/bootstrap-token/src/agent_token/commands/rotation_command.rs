@@ -55,7 +55,7 @@ impl AgentRotationCommand<'_> {
         let servers = flags.open(self.global, self.context).await?;
         let known = match &given_old {
             Some(old) => vec![old.clone()],
-            None if self.purpose == Some(Purpose::Set) => Vec::new(),
+            // Also for `set`: a run whose backup Secret is deleted is known by what servers accept.
             None => read_from_nodes(&servers).await,
         };
         let Servers {

@@ -99,8 +99,10 @@ impl AgentTokenController<'_> {
             return Err(failure);
         }
         self.own().put = PutResult::Done(save.saved().clone());
-        self.ui
-            .status(format!("The datastore has the files of server {}.", save.server()));
+        self.ui.status(format!(
+            "Server {} has saved its files into the datastore.",
+            save.server()
+        ));
         Ok(())
     }
 

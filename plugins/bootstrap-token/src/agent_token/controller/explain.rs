@@ -8,8 +8,8 @@ use engine::controller::Summary;
 use super::AgentTokenController;
 use crate::agent_token::rotation::observed::{Agent, Configured, Observed};
 use crate::server_token::rotation::observed::{Login, Server};
-use crate::server_token::session::OutputTarget;
 use crate::server_token::session::explain::{accepted_by_all, leaves_a_run, logins, problems, until_the_end};
+use crate::server_token::session::{OutputTarget, output};
 
 fn as_node(server: &Server) -> Login {
     server.as_node.unwrap_or(Login::Unknown)
@@ -58,8 +58,10 @@ impl AgentTokenController<'_> {
         let name = in_use.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
         let mut sentences = vec![match &self.options.output {
             _ if in_use == Some(self.given()) => "Agents join with the server token.".to_owned(),
-            OutputTarget::File(path) => format!("The new agent token is {name}, in {}.", path.display()),
-            OutputTarget::Print | OutputTarget::Nowhere => format!("The new agent token is {name}."),
+            OutputTarget::File(path) if output::holds(path) == in_use => {
+                format!("The new agent token is {name}, in {}.", path.display())
+            }
+            _ => format!("The new agent token is {name}."),
         }];
         let own = self.own();
         if own.is_old_unknown {

@@ -85,7 +85,7 @@ impl Save {
         }
         match armed(seen, backup) {
             Armed::NoServer => Ok(()),
-            Armed::NotRead => Err(gates::wait_or_recover(look, "the files of every server")),
+            Armed::NotRead => Err(gates::wait_or_recover(look, "the files of every server to be readable")),
             Armed::Newest(server, token) => {
                 gates::nothing_else_happens_but(look, Some(&server))?;
                 if !backup.saving.contains(&server) {

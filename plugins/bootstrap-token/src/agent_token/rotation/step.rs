@@ -80,13 +80,10 @@ impl fmt::Display for Step {
                 Change::Saves(server) => {
                     write!(
                         f,
-                        "record in the backup Secret that the datastore gets the files of {server}"
+                        "record in the backup Secret that {server} is going to save its files"
                     )
                 }
-                Change::Saved(server) => write!(
-                    f,
-                    "record in the backup Secret that the datastore has the files of {server}"
-                ),
+                Change::Saved(server) => write!(f, "record in the backup Secret that {server} has saved its files"),
                 Change::Agents(agents) => {
                     let names: Vec<&str> = agents.iter().map(String::as_str).collect();
                     write!(

@@ -141,7 +141,7 @@ impl Command<'_> {
         if diagnosis.way == Some(Way::OldToken)
             && let Ok(connections) = &mut lost.opened.connections
         {
-            // A context that may only read has shown the token, and is of no further use.
+            // The token was read over a context that may only read, which is of no further use.
             *connections = connections.clone().through_rancher();
         }
         lost.diagnosis = Some(diagnosis);

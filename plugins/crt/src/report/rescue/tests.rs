@@ -236,7 +236,7 @@ fn only_what_a_rescue_has_made_valid_is_an_alarm() {
             .collect::<Vec<_>>()
     };
     let made = format!("a rescue has made the revoked token {} valid again", print("D"));
-    assert_eq!(found(temporary(REACTIVATED_VALUE)), [made.clone()]);
+    assert_eq!(found(temporary(REACTIVATED_VALUE)), std::slice::from_ref(&made));
     assert_eq!(found(temporary("true")), [""; 0], "that of a rotation");
     assert_eq!(
         found(marked(system("N"), "D", Some("D"))),

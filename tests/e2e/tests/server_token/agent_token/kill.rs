@@ -65,17 +65,18 @@ async fn killed_after_each(fixture: &AgentFixture, verb: &str, writes: Writes) -
 }
 
 #[rstest]
-#[case::secret("secret", Writes::Secret, 10)]
-#[case::on_nodes("nodes", Writes::OnNodes, 9)]
+#[case::set("set", None, Writes::Secret, 10)]
+#[case::rotate("rotate", Some(AGENT), Writes::OnNodes, 9)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_three_servers_killed_after_each_write_is_resumed(
-    #[case] name: &str,
+    #[case] verb: &str,
+    #[case] agent: Option<&str>,
     #[case] writes: Writes,
     #[case] expected: usize,
 ) -> Result<()> {
-    let name = format!("agent-killed-resumed-{name}");
-    let fixture = AgentFixture::start(&name, 3, Some(AGENT), json!({})).await?;
-    let kills = killed_after_each(&fixture, "rotate", writes).await?;
+    let name = format!("agent-killed-resumed-{verb}");
+    let fixture = AgentFixture::start(&name, 3, agent, json!({})).await?;
+    let kills = killed_after_each(&fixture, verb, writes).await?;
     ensure!(kills >= expected, "it was killed {kills} times");
     fixture.all_accept(&fixture.new_token()?).await
 }
