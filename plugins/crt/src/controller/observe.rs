@@ -238,7 +238,7 @@ impl CrtController<'_> {
                     .map(|(ca, recorded)| cluster_identity::same_ca(&ca, recorded))
                 {
                     Some(CaComparison::Same) => DownstreamIdentity::Proven,
-                    _ if self.forces(check::CONTEXT) => DownstreamIdentity::Proven,
+                    _ if self.forces(check::CONTEXT) => DownstreamIdentity::Trusted,
                     _ => DownstreamIdentity::Unproven,
                 }
             }

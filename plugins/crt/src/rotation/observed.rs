@@ -203,6 +203,8 @@ pub struct GivenMark {
 pub enum DownstreamIdentity {
     /// It is: reached through Rancher, or proven to be the same by the uid of namespace kube-system or by the CA.
     Proven,
+    /// Neither is proven, and the user says that it is (`--force=context`).
+    Trusted,
     /// It is another cluster. Nothing overrides that.
     Another,
     /// Neither is proven: there is no tunnel to compare with, and Rancher has recorded another CA or none.

@@ -24,7 +24,7 @@ use engine::run::{Draw, Run};
 use rancher::TokenStorage;
 use rancher::token::{DEFAULT, SYSTEM};
 
-use super::observed::{Age, DownstreamAccess, Observed, Reactivated, no_token};
+use super::observed::{Age, DownstreamAccess, DownstreamIdentity, Observed, Reactivated, no_token};
 use super::record::Record;
 use super::step::Step;
 use super::{predict, stages};
@@ -120,12 +120,12 @@ fn is_orphan(name: &str) -> bool {
 ///
 /// | if | then |
 /// |---|---|
-/// | the downstream cluster is not proven to be this cluster | refuse |
+/// | the downstream cluster is not proven to be this cluster, also by `--force=context` where its agent has a token of another one | refuse |
 /// | it can be read, and the agent has a token that Rancher accepts | refuse: the token is not what is wrong |
 /// | no permission to read it | refuse |
 /// | its agent is not connected and nothing else leads to it: the old token may not be made valid again, is accepted already, or belongs to another cluster | refuse |
 fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
-    if let Some(blocker) = stages::wrong_downstream(seen.downstream) {
+    if let Some(blocker) = wrong_downstream(seen) {
         return Err(vec![blocker]);
     }
     if !seen.blockers.is_empty() {
@@ -144,6 +144,19 @@ fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
         Some(blocker) => Err(vec![blocker]),
         None => Ok(record(seen)),
     }
+}
+
+/// Also where the context is only trusted, and its agent has the token of another cluster: it may be that cluster's.
+fn wrong_downstream(seen: &Observed) -> Option<Blocker> {
+    let is_foreign = || seen.deployed.is_some_and(|token| seen.foreign.contains(&token));
+    let of_another = seen.downstream == DownstreamIdentity::Trusted && is_foreign();
+    let blocker = || {
+        Blocker::new(
+            "the agent of the downstream context has a token of another cluster, and the context is not proven to lead to this one",
+            "use a context of Rancher with --context, so that both ways can be compared",
+        )
+    };
+    stages::wrong_downstream(seen.downstream).or_else(|| of_another.then(blocker))
 }
 
 fn valid() -> Blocker {
@@ -196,9 +209,9 @@ fn foreign(token: Fingerprint) -> Blocker {
 ///
 /// | if | then |
 /// |---|---|
-/// | the downstream cluster is not proven to be this cluster | refuse |
+/// | the downstream cluster is not proven to be this cluster, also by `--force=context` where its agent has a token of another one | refuse |
 fn guard(look: Look<'_, Rescue>) -> Stage<()> {
-    match stages::wrong_downstream(look.seen.downstream) {
+    match wrong_downstream(look.seen) {
         Some(blocker) => Err(Next::Refuse(vec![blocker])),
         None => Ok(()),
     }

@@ -235,7 +235,7 @@ pub(crate) fn restores_failure(run: &Run<Crt>) -> bool {
 /// Another cluster is refused, whatever is forced.
 pub(super) fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
     match downstream {
-        DownstreamIdentity::Proven => None,
+        DownstreamIdentity::Proven | DownstreamIdentity::Trusted => None,
         DownstreamIdentity::Another => Some(Blocker::new(
             "the downstream context leads to another cluster",
             "pass a context of this cluster with --downstream-context, or leave it out to go through Rancher",

@@ -9,8 +9,9 @@ use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::plan::plan;
 use engine::rotation::{Blocker, Decision, Next, Rotation as _, Timer, decide};
+use engine::run::RunId;
 use kubectl_crt::rotation::observed::{
-    Age, AgentConnection, DownstreamAccess, Observed, Pod, Reactivated, SystemToken, Trigger,
+    Age, AgentConnection, DownstreamAccess, DownstreamIdentity, Observed, Pod, Reactivated, SystemToken, Trigger,
 };
 use kubectl_crt::rotation::record::Record;
 use kubectl_crt::rotation::rescue::Rescue;
@@ -616,6 +617,27 @@ fn without_a_way_it_is_refused() {
             assert!(model.survey(&world.seen).is_err());
             assert_eq!(explore(&model, LIMIT).map(|explored| explored.done).ok(), Some(0));
         }
+    }
+}
+
+/// The context is only trusted, and may lead to the cluster whose token its agent has.
+#[test]
+fn an_agent_is_not_taken_from_another_cluster() {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        let model = RescueModel::new(Loss::Foreign, storage, true);
+        let mut seen = model.observed();
+        seen.downstream = DownstreamIdentity::Trusted;
+        assert!(Rescue::survey(&seen).is_err());
+        // Found out in a run that has begun.
+        let begun = model.observed();
+        let run = Run::begin(RunId::placeholder(), Rescue::survey(&begun).expect("it can begin"));
+        assert!(matches!(decide(&seen, &run).next, Next::Refuse(_)));
+        let lost = RescueModel::new(Loss::Revoked, storage, true).observed();
+        let trusted = Observed {
+            downstream: DownstreamIdentity::Trusted,
+            ..lost
+        };
+        assert!(Rescue::survey(&trusted).is_ok());
     }
 }
 

@@ -1,5 +1,6 @@
 //! `kubectl crt rescue`: each way on which an agent that has lost its token comes back.
 
+mod disturbed;
 mod refusals;
 
 use anyhow::{Context as _, Result, ensure};
