@@ -210,7 +210,9 @@ pub(super) fn settle(seen: &mut Observed) {
     if let Some(trigger) = seen.trigger.filter(|_| seen.storage == TokenStorage::Secret) {
         seen.applied = Some(trigger.token);
     }
-    seen.tunnel_works = seen.tunnel_works.map(|_| true);
+    // A rescue: the agent that the machines bring back opens it.
+    let is_awaited = seen.access == DownstreamAccess::Unreachable && seen.trigger.is_some();
+    seen.tunnel_works = seen.tunnel_works.or(is_awaited.then_some(true)).map(|_| true);
     settle_plans(seen);
 }
 

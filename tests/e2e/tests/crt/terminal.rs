@@ -35,8 +35,8 @@ pub(crate) fn code(status: WaitStatus) -> Option<i32> {
 async fn closed_stdout_is_not_an_error() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     for args in [
-        vec!["list"],
-        vec!["list", "-o", "json"],
+        vec!["list", &fixture.cluster.id],
+        vec!["list", &fixture.cluster.id, "-o", "json"],
         vec!["status", &fixture.cluster.id],
         vec!["completion"],
     ] {

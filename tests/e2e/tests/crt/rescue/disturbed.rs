@@ -73,20 +73,6 @@ async fn rescue_over_a_slow_link(
     is_rescued(&fixture, &old, &rescued).await
 }
 
-/// The machines of a cluster that Rancher provisioned bring the agent back with the token that Rancher creates again.
-#[rstest]
-#[case::status(TokenStorage::Status)]
-#[case::secret(TokenStorage::Secret)]
-#[tokio::test(flavor = "multi_thread")]
-async fn machines_bring_the_agent_back_after_all_tokens_were_deleted(#[case] storage: TokenStorage) -> Result<()> {
-    let registration = Registration::imported("silkeborg").quick().provisioned(1);
-    let fixture = RancherFixture::begin_with(storage, &registration).await?;
-    let old = lose(&fixture).await?;
-    let rescue = ["rescue", fixture.cluster.id.as_str()];
-    let rescued = fixture.shell.crt(rescue.iter().chain(&QUICK)).run().await?.expect(0)?;
-    is_rescued(&fixture, &old, &rescued).await
-}
-
 /// Rancher's proxy answers for a hosted cluster without its agent.
 #[rstest]
 #[case::status(TokenStorage::Status)]

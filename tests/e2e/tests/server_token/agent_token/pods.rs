@@ -37,7 +37,7 @@ async fn the_agent_token_is_changed_with_pods() -> Result<()> {
     let done = fixture.run_by_hand("rotate", &flags).await?.expect(0)?;
     fixture.prints_no_token(&done)?;
     let second = fixture.new_token()?;
-    ensure!(config("a1")?.contains(&second), "{}", config("a1")?);
+    ensure!(config("a1")?.contains(&second), "{}\n{done}", config("a1")?);
     ensure!(config("a2")?.contains(&first), "{}", config("a2")?);
     ensure!(config("a3")?.contains(TOKEN), "{}", config("a3")?);
     ensure!(done.stderr.contains("agent a2 is skipped: "), "{done}");
