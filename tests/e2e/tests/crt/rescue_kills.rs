@@ -263,6 +263,10 @@ impl Matrix {
             let point = self.points.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(point) = point else { return };
             let began = Instant::now();
+            if self.then == Then::Rollback {
+                // It may have a value of the backup, and would not be lost again.
+                patient = None;
+            }
             let name = format!("{} {:?} {:?}, {point}", self.storage.word(), self.way, self.then);
             match self.on(&mut patient, worker, point).await {
                 Ok(line) => println!("{name}: {line} ({:.1?})", began.elapsed()),
@@ -315,16 +319,6 @@ impl Matrix {
             return Ok(format!("in {phase}, rollback is refused, finished by the same command"));
         }
         patient.is_undone(&lost, &rollback).await?;
-        let report = patient.fixture.rancher.report(&patient.fixture.cluster).await?;
-        let connected = report.fingerprints();
-        if connected
-            .iter()
-            .any(|token| report.accepted.iter().any(|accepted| accepted == token))
-        {
-            // It has a value of the backup, and would not be lost again.
-            let rotate = ["rotate", id, "--yes", "--settle=0s"];
-            patient.fixture.shell.crt(rotate).run().await?.expect(0)?;
-        }
         Ok(format!("in {phase}, rolled back"))
     }
 }
