@@ -180,6 +180,8 @@ async fn a_change_killed_between_two_agents_is_resumed_or_rolled_back(
         Some(_) => &[("a1", KILL, ""), ("a1", "", KILL), ("a2", KILL, ""), ("a2", "", KILL)][..],
     };
     for (agent, before_edit, after_edit) in kills {
+        // After a rollback its server has just started.
+        fixture.accept_now(AGENT).await?;
         let exec = hooked(&fixture.rotation, &format!("'{agent} {EDIT}'"), before_edit, after_edit)?;
         let args = fixture.args("remove", &[&exec, "--agents"]);
         fixture.shell().bootstrap_token(args).run().await?.expect_killed()?;
