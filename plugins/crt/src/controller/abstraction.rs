@@ -467,15 +467,15 @@ impl Snapshot {
 
     /// What a rescue has made valid again, and nothing else keeps valid.
     fn reactivated(&self) -> BTreeMap<Fingerprint, Reactivated> {
-        let temporary = self.temporary().filter(|token| is_reactivated(token));
-        let temporary = temporary.filter_map(|token| Some((token.current()?.fingerprint(), Reactivated::Temporary)));
-        let previous = self.tokens.tokens.iter().filter_map(|token| {
-            let secret = token.secret.as_ref().filter(|_| self.storage == TokenStorage::Secret)?;
-            let previous = secret.previous.as_ref()?.fingerprint();
-            let by = Reactivated::Previous(token.object.name.clone());
-            (secret.annotations.get(REACTIVATED) == Some(&previous.to_string())).then_some((previous, by))
+        let found = self.tokens.tokens.iter().filter_map(|token| {
+            let (value, by) = reactivation(token)?;
+            let counts = match by {
+                Reactivated::Temporary => !token.deleting,
+                Reactivated::Previous(_) => self.storage == TokenStorage::Secret,
+            };
+            counts.then_some((value, by))
         });
-        temporary.chain(previous).collect()
+        found.collect()
     }
 
     /// The end that a rescue has set for what it makes valid again.
@@ -613,9 +613,19 @@ fn is_temporary(token: &RegistrationToken) -> bool {
     token.labels.contains_key(TEMPORARY_LABEL)
 }
 
-fn is_reactivated(token: &RegistrationToken) -> bool {
-    let label = token.labels.get(TEMPORARY_LABEL);
-    label.is_some_and(|value| value == REACTIVATED_VALUE)
+/// The value of this token that only a rescue has made valid again, and how.
+pub(crate) fn reactivation(token: &RegistrationToken) -> Option<(Fingerprint, Reactivated)> {
+    if token
+        .labels
+        .get(TEMPORARY_LABEL)
+        .is_some_and(|value| value == REACTIVATED_VALUE)
+    {
+        return Some((token.current()?.fingerprint(), Reactivated::Temporary));
+    }
+    let secret = token.secret.as_ref()?;
+    let previous = secret.previous.as_ref()?.fingerprint();
+    let by = || Reactivated::Previous(token.object.name.clone());
+    (secret.annotations.get(REACTIVATED) == Some(&previous.to_string())).then(|| (previous, by()))
 }
 
 /// Which downstream Secret belongs to which value.

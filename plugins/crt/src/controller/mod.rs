@@ -31,7 +31,9 @@ use rancher::token::{self, SYSTEM, generate};
 use tokio::sync::OnceCell;
 
 use self::abstraction::{Names, Snapshot};
-pub(crate) use self::abstraction::{REACTIVATED, REACTIVATED_VALUE, TEMPORARY_LABEL, TRIGGERED};
+#[cfg(test)]
+pub(crate) use self::abstraction::{REACTIVATED, REACTIVATED_VALUE};
+pub(crate) use self::abstraction::{TEMPORARY_LABEL, TRIGGERED, reactivation};
 pub(crate) use self::preflight::unsupported;
 pub(crate) use self::rescue::RescueController;
 use crate::connections::{Connections, Downstream, Route};

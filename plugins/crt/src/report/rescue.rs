@@ -24,7 +24,8 @@ use super::inputs::DiagnosisInputs;
 use super::rotation::ClusterRotation;
 use super::row::ClusterName;
 use crate::connections::Route;
-use crate::controller::{REACTIVATED, REACTIVATED_VALUE, TEMPORARY_LABEL};
+use crate::controller::reactivation;
+use crate::rotation::observed::Reactivated;
 use crate::rotation::rescue::Rescue;
 
 /// Whether an agent of this cluster was connected once, and is not now.
@@ -388,22 +389,12 @@ pub(crate) fn reactivated<'t>(
     tokens: impl IntoIterator<Item = &'t rancher::token::RegistrationToken>,
 ) -> Vec<ReactivatedToken> {
     let of = |token: &rancher::token::RegistrationToken| {
-        if token
-            .labels
-            .get(TEMPORARY_LABEL)
-            .is_some_and(|value| value == REACTIVATED_VALUE)
-        {
-            return Some(ReactivatedToken {
-                fingerprint: token.current()?.fingerprint(),
-                until: None,
-            });
-        }
-        let previous = token.previous()?.fingerprint();
-        let mark = token.secret.as_ref()?.annotations.get(REACTIVATED)?;
-        (*mark == previous.to_string()).then(|| ReactivatedToken {
-            fingerprint: previous,
-            until: token.grace_ends_at(),
-        })
+        let (fingerprint, by) = reactivation(token)?;
+        let until = match by {
+            Reactivated::Temporary => None,
+            Reactivated::Previous(_) => token.grace_ends_at(),
+        };
+        Some(ReactivatedToken { fingerprint, until })
     };
     tokens.into_iter().filter_map(of).collect()
 }

@@ -7,6 +7,7 @@ use rstest::rstest;
 
 use super::super::inputs::Unavailable;
 use super::*;
+use crate::controller::{REACTIVATED, REACTIVATED_VALUE, TEMPORARY_LABEL};
 use crate::fixtures::{cluster, credentials, healthy, id, print, system, token, token_secret, value};
 
 /// Its agent was restarted with D, which Rancher rejects, and nothing of the cluster can be read.
