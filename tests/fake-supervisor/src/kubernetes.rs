@@ -164,9 +164,21 @@ fn condition(kind: &str, holds: bool, reason: &str, message: &str) -> Value {
     })
 }
 
+/// How often a kubelet renews the Lease of its Node. The controllers declare the Node lost after 40 s without.
+pub(crate) const RENEWED: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Renews the Node's Lease, which is all that a kubelet does while nothing changes.
 pub(crate) async fn renew(client: &Client, node: &Node) -> Result<()> {
     renew_lease(client, &node.server.name).await
+}
+
+/// Renews the Lease of an agent's Node for as long as the cluster exists. The agent uses whichever server answers.
+pub(crate) async fn keep_alive(client: Client, node: Node) {
+    loop {
+        tokio::time::sleep(RENEWED).await;
+        // An error shows as a Node that is not ready any more.
+        let _ = renew(&client, &node).await;
+    }
 }
 
 async fn renew_lease(client: &Client, name: &str) -> Result<()> {

@@ -250,8 +250,7 @@ impl Server {
             if !cut && !self.settings.disable_etcd && !self.node.is_sqlite() {
                 store.sync(copy, || self.syncs.load(Ordering::SeqCst))?;
             }
-            // The controllers would otherwise declare the Node lost after 40 s.
-            if !cut && renewed.elapsed() > Duration::from_secs(10) {
+            if !cut && renewed.elapsed() > kubernetes::RENEWED {
                 renewed = Instant::now();
                 if let Some(client) = &self.kube {
                     self.noted(kubernetes::renew(client, &self.node).await);

@@ -126,6 +126,16 @@ pub enum Fault {
     Away(Outage),
 }
 
+impl Fault {
+    /// Whether the server has processed the request when it happens.
+    pub(super) fn is_after(&self) -> bool {
+        matches!(
+            self,
+            Self::Kill(Moment::After) | Self::Stop(Moment::After) | Self::LoseAnswer | Self::Cut
+        )
+    }
+}
+
 /// An outage of a part of a server.
 #[derive(Clone, Debug)]
 pub struct Outage {

@@ -318,9 +318,14 @@ async fn rotate_deletes_the_secret_of_a_value_that_was_replaced(#[case] storage:
 async fn rotate_sets_the_new_value_again_when_the_agent_has_it(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "aljezur").await?;
     let start = State::of(&fixture).await?;
-    let (run, _proxy, held) = stopped_at(&fixture, &[], "*/deployments/*", Moment::After).await?;
-    let placed = State::of(&fixture).await?.named().to_owned();
-    ensure!(placed != start.named(), "the agent is not pointed at a new token");
+    let (run, proxy, held) = stopped_at(&fixture, &[], "*/deployments/*", Moment::After).await?;
+    let state = State::of(&fixture).await?;
+    let placed = state.named().to_owned();
+    ensure!(
+        placed != start.named(),
+        "the agent is not pointed at a new token: {state:#?}\n{}",
+        proxy.transcript()
+    );
     let value = "x7k2p".repeat(10);
     replace_system(&fixture, &value).await?;
     held.release();
