@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result};
 
 use crate::step::{Failed, Steps};
 
+/// So many lines of the message of a failed test are repeated at the end.
+const REPEATED: usize = 60;
+
 /// A command that has ended.
 struct Ended {
     title: String,
@@ -41,6 +44,9 @@ impl Steps {
                 let after = self.ended(&title, status, took);
                 printed.0.write_all(&output)?;
                 printed.0.flush()?;
+                if !status.success() {
+                    self.repeat_at_the_end(&title, &messages(&output));
+                }
                 printed.1.push(Ended { title, status, after });
             }
             Ok(())
@@ -66,6 +72,26 @@ fn run(command: &mut Command) -> Result<(ExitStatus, Vec<u8>)> {
     let mut text = Vec::new();
     output.read_to_end(&mut text)?;
     Ok((child.wait()?, text))
+}
+
+/// What the failed tests of this output say. It is far from the end of a long output, where one looks for it.
+fn messages(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let Some((_, failures)) = text.split_once("\nfailures:\n") else {
+        let lines: Vec<&str> = text.lines().collect();
+        return lines[lines.len().saturating_sub(REPEATED)..].join("\n");
+    };
+    let mut kept = Vec::new();
+    let mut of_test = 0;
+    for line in failures.lines().take_while(|line| *line != "failures:") {
+        of_test = if line.starts_with("---- ") { 0 } else { of_test + 1 };
+        match of_test {
+            ..REPEATED => kept.push(line),
+            REPEATED => kept.push("[…]"),
+            _ => {}
+        }
+    }
+    kept.join("\n").trim().to_owned()
 }
 
 /// One error for all that failed, with the exit code of the first.
@@ -112,6 +138,21 @@ mod tests {
             output.contains("left\nmet\n") && output.contains("right\nmet\n"),
             "{output}"
         );
+    }
+
+    #[test]
+    fn the_messages_of_failed_tests_are_repeated() {
+        let long = (0..70).map(|line| format!("line {line}\n")).collect::<String>();
+        let output = format!(
+            "running 3 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... FAILED\n\nfailures:\n\n---- b stdout ----\nError: no agent\n\n\
+             ---- c stdout ----\n{long}\n\nfailures:\n    b\n    c\n\ntest result: FAILED.\n"
+        );
+        let messages = messages(output.as_bytes());
+        assert!(
+            messages.starts_with("---- b stdout ----\nError: no agent\n\n---- c stdout ----\nline 0\n"),
+            "{messages}"
+        );
+        assert!(messages.ends_with("line 58\n[…]"), "{messages}");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result};
 pub(crate) struct Steps {
     began: Instant,
     durations: Mutex<Vec<(String, Duration)>>,
+    /// What is printed once more at the end.
+    repeated: Mutex<String>,
 }
 
 impl Steps {
@@ -20,6 +22,7 @@ impl Steps {
         Self {
             began: Instant::now(),
             durations: Mutex::default(),
+            repeated: Mutex::default(),
         }
     }
 
@@ -93,10 +96,17 @@ impl Steps {
         durations.push((title.to_owned(), took));
     }
 
-    /// Prints the duration of each command that has ended, and of all of them together.
-    pub(crate) fn print_durations(&self) {
+    /// Has the last summary say why a command failed.
+    pub(crate) fn repeat_at_the_end(&self, title: &str, messages: &str) {
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = write!(repeated, "\n{title}:\n{messages}\n");
+    }
+
+    /// Prints the duration of each command that has ended, and of all of them together, and why those failed that did.
+    pub(crate) fn print_summary(&self) {
         let durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
-        anstream::eprint!("\n{}", table(&durations, self.began.elapsed()));
+        let repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        anstream::eprint!("\n{}{repeated}", table(&durations, self.began.elapsed()));
     }
 }
 

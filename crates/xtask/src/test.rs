@@ -83,11 +83,11 @@ impl Part {
     }
 }
 
-/// Runs the tests, and prints the time of each part.
+/// Runs the tests, and prints the time of each part and the messages of the tests that failed.
 pub(crate) fn run(test: &Test) -> Result<()> {
     let steps = Steps::begin();
     let outcome = run_parts(&steps, test);
-    steps.print_durations();
+    steps.print_summary();
     outcome
 }
 
