@@ -173,7 +173,7 @@ pub(crate) async fn renew(client: &Client, node: &Node) -> Result<()> {
 }
 
 /// Renews the Lease of an agent's Node for as long as the cluster exists. The agent uses whichever server answers.
-pub(crate) async fn keep_alive(client: Client, node: Node) {
+pub(crate) async fn keep_ready(client: Client, node: Node) {
     loop {
         tokio::time::sleep(RENEWED).await;
         // An error shows as a Node that is not ready any more.

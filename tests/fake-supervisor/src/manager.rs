@@ -99,7 +99,7 @@ impl Manager {
         }
         if let Some(client) = &self.kube {
             kubernetes::write_configured_agent(client, &node, &Settings::of(&node)?).await?;
-            tokio::spawn(kubernetes::keep_alive(client.clone(), node));
+            tokio::spawn(kubernetes::keep_ready(client.clone(), node));
         }
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         agents.insert(agent.name.clone(), unit);
