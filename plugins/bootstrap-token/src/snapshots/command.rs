@@ -192,8 +192,8 @@ impl Found {
         let is_kept = |file: &SnapshotFile| file.node == "s3" && file.location.starts_with("file:");
         if self.nodes.iter().any(|node| node.name == "s3") && !self.files.iter().any(is_kept) {
             warnings.push(
-                "the Node s3 has the name that K3s gives to the bucket: K3s deletes the objects of its snapshots, so they are missing here. \
-                 Look into its directory server/db/snapshots"
+                "a Node is named s3, which is also the name that K3s gives to S3 storage: K3s deletes the objects of that node's snapshots, so \
+                 they are missing here. Look into its directory server/db/snapshots"
                     .to_owned(),
             );
         }

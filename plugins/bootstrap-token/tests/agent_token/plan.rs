@@ -276,6 +276,15 @@ fn survey_refuses_what_is_about_the_cluster() {
         refused(Purpose::Rotate, change, expected);
     }
     refused(Purpose::Rotate, |_| {}, "");
+    // It is said once. What agents use is only known compared with the right token.
+    let wrong_token = |seen: &mut Observed| {
+        for server in seen.servers.values_mut() {
+            (server.accepts, server.configured) = (Login::Another, Configured::Unknown);
+        }
+    };
+    for purpose in [Purpose::Set, Purpose::Rotate, Purpose::Remove] {
+        refused(purpose, wrong_token, "servers s1, s2, s3 reject the token");
+    }
 }
 
 #[test]

@@ -172,6 +172,12 @@ impl Rotation for AgentToken {
         };
         let old = match record.old {
             Some(old) if old == record.server => format!("the server token {old} from agents"),
+            Some(old) if record.new == Some(record.server) => {
+                format!(
+                    "{old} from agents; without it, agents join with the server token {}",
+                    record.server
+                )
+            }
             Some(old) => format!("{old} from agents"),
             None => "an unknown token from agents".to_owned(),
         };

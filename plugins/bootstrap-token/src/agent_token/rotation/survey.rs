@@ -14,7 +14,14 @@ use crate::server_token::rotation::survey;
 pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     let (all, options) = (AgentToken::servers(seen), &seen.options);
     let mut found = survey::cluster(all);
+    let rejecting = survey::rejecting(all);
+    if !rejecting.is_empty() {
+        found.push(blockers::rejects(&rejecting));
+    }
     for (name, server) in &seen.servers {
+        if rejecting.contains(&name.as_str()) {
+            continue;
+        }
         found.extend(survey::one(all, name, server, seen.given));
         let is_known = matches!(server.configured, Configured::Nowhere | Configured::Token(Some(_)));
         if options.has_node_access && !is_known {
@@ -39,7 +46,9 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
             seen.given_new
         }
     };
-    match old(seen, new) {
+    // Compared with a wrong server token, what agents use has no meaning.
+    let old = if rejecting.is_empty() { old(seen, new) } else { Ok(None) };
+    match old {
         Ok(old) if found.is_empty() => Ok(Record {
             server: seen.given,
             old,

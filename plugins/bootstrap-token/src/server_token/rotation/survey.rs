@@ -21,14 +21,14 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     if seen.given_new == Some(seen.given) {
         found.push(blockers::same_token());
     }
-    // Nothing else is known of a server that rejects the token.
-    let is_rejecting = |server: &Server| server.role == Role::Full && server.accepts == Login::Another;
-    let rejecting = seen.servers.iter().filter(|(_, server)| is_rejecting(server));
-    let rejecting: Vec<&str> = rejecting.map(|(name, _)| name.as_str()).collect();
+    let rejecting = rejecting(all);
     if !rejecting.is_empty() {
         found.push(blockers::rejects(&rejecting));
     }
-    for (name, server) in seen.servers.iter().filter(|(_, server)| !is_rejecting(server)) {
+    for (name, server) in &seen.servers {
+        if rejecting.contains(&name.as_str()) {
+            continue;
+        }
         found.extend(one(all, name, server, seen.given));
         if server.configured == Configured::Unknown && !seen.options.force_unpin {
             found.push(blockers::configuration_unknown(name));
@@ -57,6 +57,13 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
         found.dedup();
         Err(found)
     }
+}
+
+/// The servers that reject the given token. Nothing else is known of them.
+pub(crate) fn rejecting(all: Servers<'_>) -> Vec<&str> {
+    let is_rejecting = |server: &Server| server.role == Role::Full && server.accepts == Login::Another;
+    let rejecting = all.by_name.iter().filter(|(_, server)| is_rejecting(server));
+    rejecting.map(|(name, _)| name.as_str()).collect()
 }
 
 /// A server that is not whole, not up, or rejects the token.

@@ -42,7 +42,7 @@ async fn set_is_for_the_first_one_and_rotate_and_remove_for_a_later_one() -> Res
         &exec,
     ];
     let refused = fixture.shell().bootstrap_token(args).run().await?.expect(1)?;
-    contains(&refused, "server s1 rejects the token")?;
+    contains(&refused, "cannot set the agent token: server s1 rejects the token\n")?;
     let args = [
         "agent-token",
         "set",
