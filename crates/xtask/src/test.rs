@@ -15,6 +15,7 @@ use crate::voice;
 fn test_threads(binary: &TestBinary) -> &'static str {
     match binary.target.as_str() {
         "server_token" => "--test-threads=8",
+        "crt" => "--test-threads=6",
         _ => "--test-threads=4",
     }
 }

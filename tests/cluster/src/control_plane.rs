@@ -386,7 +386,8 @@ impl ControlPlane {
         Component::start(Launch {
             name: instance,
             argv,
-            env: Vec::new(),
+            // Half as many garbage collections, which are a sixth of the API server's time, for half as much memory again.
+            env: vec![("GOGC", "200".into())],
             dir: &self.dir,
             log,
         })
