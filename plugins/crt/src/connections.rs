@@ -7,11 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use cli::Failures;
 use cli::app::{Context, GlobalFlags};
 use cli::flags::ConnectionFlags;
 use cli::rotation::{Commands, OtherKind};
+use client::cluster_identity::{self, CaComparison, SYSTEM_NAMESPACE, same_ca};
 use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use engine::rotation::Rotation as _;
@@ -22,12 +24,17 @@ use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
 
+use crate::rotation::observed::DownstreamIdentity;
 use crate::rotation::rescue::Rescue;
 
 /// The management cluster, in messages.
 pub(crate) const MANAGEMENT: &str = "the management cluster";
 /// The downstream cluster, in messages.
 pub(crate) const DOWNSTREAM: &str = "the downstream cluster";
+
+/// How long an answer of the downstream cluster may take. Rancher takes half a minute to say that there is no tunnel: too long for an
+/// observation, and for thirty clusters.
+pub(crate) const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 
 /// The flag for the context of the downstream cluster.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -101,6 +108,42 @@ pub(crate) struct Downstream {
     pub(crate) route: Route,
     /// The same API server through Rancher's tunnel. `None` without the credentials of a Rancher user.
     pub(crate) proxied: Option<Server>,
+}
+
+impl Downstream {
+    /// Whether this is the cluster that the tokens belong to. Through Rancher it is by construction. A context of the user is compared by the
+    /// uid of namespace kube-system or, without a tunnel, by the CA that Rancher has recorded.
+    pub(crate) async fn identity(&self, cluster: &Cluster) -> Result<DownstreamIdentity, Error> {
+        if self.route == Route::ThroughRancher {
+            return Ok(DownstreamIdentity::Proven);
+        }
+        let direct = &self.server.client;
+        let here = cluster_identity::uid(direct)
+            .await
+            .map_err(|error| error.on(DOWNSTREAM))?;
+        let there = match &self.proxied {
+            Some(server) => {
+                let asked = tokio::time::timeout(LONGEST_ANSWER, cluster_identity::uid(&server.client));
+                asked.await.ok().and_then(Result::ok)
+            }
+            None => None,
+        };
+        if let Some(there) = there {
+            return Ok(if there == here {
+                DownstreamIdentity::Proven
+            } else {
+                DownstreamIdentity::Another
+            });
+        }
+        let published = cluster_identity::root_ca(direct, SYSTEM_NAMESPACE)
+            .await
+            .map_err(|error| error.on(DOWNSTREAM))?;
+        let both = published.as_deref().zip(cluster.ca_certificate.as_deref());
+        Ok(match both.map(|(here, recorded)| same_ca(here, recorded)) {
+            Some(CaComparison::Same) => DownstreamIdentity::Proven,
+            _ => DownstreamIdentity::Unproven,
+        })
+    }
 }
 
 /// The route to the downstream cluster.

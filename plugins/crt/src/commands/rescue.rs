@@ -1,4 +1,4 @@
-//! `kubectl crt rescue`: brings agents back that have lost their token, and rotates the tokens of their clusters.
+//! `kubectl crt rescue`: brings back agents that have lost their token, and rotates the tokens of their clusters.
 //!
 //! For each cluster it diagnoses what is wrong and which way leads to the agent. A rescue is a run of its own, which sets no token's
 //! value. The ordinary rotation follows. Where Rancher itself deploys the agent through the machines of the cluster, the rotation alone
@@ -74,8 +74,6 @@ const LIST: ListKind = ListKind {
     kind: "RescueDiagnosisList",
 };
 
-/// Rancher takes half a minute to report a disconnected agent: too long for thirty of them.
-const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 /// How many clusters are diagnosed at a time. Most of the time is waited for agents that do not answer.
 const DIAGNOSED_AT_ONCE: usize = 32;
 

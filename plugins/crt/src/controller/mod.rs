@@ -248,7 +248,7 @@ impl Controller for CrtController<'_> {
             "Rancher reaches the cluster through its agent, whose tunnel may be down: see `{status}`"
         ));
         let error = match rescue.filter(|_| !self.is_rescue) {
-            Some(rescue) => error.hint(format!("`{rescue}` brings an agent back that has lost its token")),
+            Some(rescue) => error.hint(format!("`{rescue}` brings back an agent that has lost its token")),
             None => error,
         };
         error.hint("pass a context that does not go through the agent with --downstream-context")

@@ -1,9 +1,7 @@
 //! Reads both clusters.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use client::cluster_identity::{self, CaComparison, SYSTEM_NAMESPACE};
 use client::error::Error;
 use client::ownership;
 use client::secret::Fingerprint;
@@ -22,14 +20,11 @@ use rancher::token_storage::MixedTokenStorage;
 
 use super::abstraction::{Names, PROBES, RUN, Snapshot, Unread, is_still_valid, values_to_probe};
 use super::{CrtController, FIELD_MANAGER, check, preflight, rescue};
-use crate::connections::{DOWNSTREAM, MANAGEMENT, Route};
+use crate::connections::{DOWNSTREAM, LONGEST_ANSWER, MANAGEMENT, Route};
 use crate::report::inputs;
 use crate::rotation::Crt;
 use crate::rotation::observed::{Address, DownstreamIdentity, Observed};
 use crate::rotation::stages::{restores_failure, target, was_placed};
-
-/// Rancher takes half a minute to say that there is no tunnel, which is longer than an observation may take.
-const LONGEST_CALL: Duration = Duration::from_secs(5);
 
 /// The objects of the downstream cluster.
 type DownstreamObjects = (Result<Deployment, Unread>, Vec<Pod>, Option<StvAggregation>);
@@ -67,7 +62,7 @@ impl CrtController<'_> {
         };
         let unreachable = (Err(Unread::Unreachable), Vec::new(), None);
         let read = if self.waits_for_agent() {
-            match tokio::time::timeout(LONGEST_CALL, read).await {
+            match tokio::time::timeout(LONGEST_ANSWER, read).await {
                 Err(_) => return Ok(unreachable),
                 Ok(read) => read,
             }
@@ -206,42 +201,15 @@ impl CrtController<'_> {
         Ok(())
     }
 
-    /// Whether the downstream cluster is the one that the tokens belong to. Through Rancher it is by construction. A context of the
-    /// user is compared by the uid of namespace kube-system or, without a tunnel, by the CA that Rancher has recorded.
+    /// Whether the downstream cluster is the one that the tokens belong to.
     async fn identity(&self, cluster: &Cluster) -> Result<DownstreamIdentity, Failure> {
-        if self.downstream.route == Route::ThroughRancher {
-            return Ok(DownstreamIdentity::Proven);
-        }
         let before = self.state().downstream;
         if let Some(known @ (DownstreamIdentity::Proven | DownstreamIdentity::Another)) = before {
             return Ok(known);
         }
-        let direct = &self.downstream.server.client;
-        let here = cluster_identity::uid(direct)
-            .await
-            .map_err(|error| error.on(DOWNSTREAM))?;
-        let proxied = self.downstream.proxied.as_ref();
-        let there = match proxied {
-            Some(server) => cluster_identity::uid(&server.client).await.ok(),
-            None => None,
-        };
-        let identity = match there {
-            Some(there) if there == here => DownstreamIdentity::Proven,
-            Some(_) => DownstreamIdentity::Another,
-            None => {
-                let ca = cluster_identity::root_ca(direct, SYSTEM_NAMESPACE)
-                    .await
-                    .map_err(|error| error.on(DOWNSTREAM))?;
-                let recorded = cluster.ca_certificate.as_deref();
-                match ca
-                    .zip(recorded)
-                    .map(|(ca, recorded)| cluster_identity::same_ca(&ca, recorded))
-                {
-                    Some(CaComparison::Same) => DownstreamIdentity::Proven,
-                    _ if self.forces(check::CONTEXT) => DownstreamIdentity::Trusted,
-                    _ => DownstreamIdentity::Unproven,
-                }
-            }
+        let identity = match self.downstream.identity(cluster).await? {
+            DownstreamIdentity::Unproven if self.forces(check::CONTEXT) => DownstreamIdentity::Trusted,
+            identity => identity,
         };
         self.state().downstream = Some(identity);
         Ok(identity)
@@ -360,7 +328,7 @@ impl CrtController<'_> {
                 agent::version(&proxied.client).await.map(drop)
             }
         };
-        let called = tokio::time::timeout(LONGEST_CALL, call).await;
+        let called = tokio::time::timeout(LONGEST_ANSWER, call).await;
         Some(called.is_ok_and(|called| called.is_ok()))
     }
 

@@ -37,7 +37,7 @@ pub(super) fn blockers(
         found.extend(connection(connections, &snapshot.cluster));
     }
     match &snapshot.deployment {
-        // Its machines bring an agent back that has the new token.
+        // Its machines bring back an agent that has the new token.
         Err(Unread::Unreachable) => return found,
         Ok(deployment) => {
             found.extend(agent(connections, snapshot, deployment));
@@ -88,10 +88,10 @@ fn another_secret(snapshot: &Snapshot) -> &'static str {
     }
 }
 
-/// How to bring an agent back that has lost its token.
+/// How to bring back an agent that has lost its token.
 fn rescue(connections: &Connections) -> String {
     let command = connections.commands.clone().resumed_with(Rescue::ACTION.verb).rotate();
-    format!("`{command}` brings an agent back that has lost its token")
+    format!("`{command}` brings back an agent that has lost its token")
 }
 
 /// What remains of the proofs where the agent cannot be looked at must be possible.

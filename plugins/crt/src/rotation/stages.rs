@@ -233,7 +233,7 @@ pub(crate) fn restores_failure(run: &Run<Crt>) -> bool {
 }
 
 /// Another cluster is refused, whatever is forced.
-pub(super) fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
+pub(crate) fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
     match downstream {
         DownstreamIdentity::Proven | DownstreamIdentity::Trusted => None,
         DownstreamIdentity::Another => Some(Blocker::new(

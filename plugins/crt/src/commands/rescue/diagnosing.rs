@@ -5,19 +5,21 @@ use cli::rotation::outcome::refusal;
 use cli::rotation::{Commands, RotationResult, Target, leases};
 use client::access::{self, Needed};
 use client::error::{Error, Kind};
-use engine::rotation::Rotation as _;
+use engine::rotation::{Blocker, Rotation as _};
 use rancher::cluster::{self, Cluster, ClusterId};
 
-use super::{Command, LONGEST_ANSWER};
+use super::Command;
 use crate::commands::rotate::Opened;
-use crate::connections::{Connections, DOWNSTREAM, DownstreamFlags, MANAGEMENT, Route};
+use crate::connections::{Connections, DOWNSTREAM, DownstreamFlags, LONGEST_ANSWER, MANAGEMENT, Route};
 use crate::contexts;
 use crate::controller::{Reactivation, check};
 use crate::report::inputs::DiagnosisInputs;
 use crate::report::rescue::{Cause, Diagnosis, Means, Missing, Row, Way};
 use crate::report::rotation::{ClusterRotation, target_of_rescue};
 use crate::rights;
+use crate::rotation::observed::DownstreamIdentity;
 use crate::rotation::rescue::Rescue as RescueRotation;
+use crate::rotation::stages::wrong_downstream;
 
 /// What is done with one cluster.
 pub(super) enum Next {
@@ -67,7 +69,7 @@ impl Command<'_> {
                 "cluster {}: using context {found}, which has its CA",
                 cluster.id
             )),
-            None if names.is_empty() => {}
+            None if names.is_empty() => ui.status(format!("cluster {}: no context has its CA", cluster.id)),
             None => ui.warn(format!(
                 "cluster {}: none of the contexts with its CA answers: {}",
                 cluster.id,
@@ -120,6 +122,11 @@ impl Command<'_> {
 
     async fn examine(&self, lost: &mut LostCluster) -> Result<(), Error> {
         let connections = lost.connections()?;
+        if let Some(blocker) = self.wrong_context(connections).await {
+            // What is read there is about another cluster.
+            let mut result = lost.opened.result.clone();
+            return Err(refusal(&lost.of_rescue, vec![blocker], &mut result));
+        }
         let (inputs, rotation) = futures::join!(
             Box::pin(DiagnosisInputs::collect(connections, LONGEST_ANSWER)),
             leases::of(&connections.management, &lost.opened.target.lease)
@@ -146,6 +153,18 @@ impl Command<'_> {
         }
         lost.diagnosis = Some(diagnosis);
         Ok(())
+    }
+
+    /// A context that leads to another cluster, or is not proven to lead to this one. Where that cannot be read, the rescue looks again.
+    async fn wrong_context(&self, connections: &Connections) -> Option<Blocker> {
+        let downstream = connections.downstream().ok()?;
+        // A list has no CA.
+        let cluster = cluster::get(&self.management.server.client, &connections.cluster.id).await;
+        let cluster = cluster.ok()??;
+        match downstream.identity(&cluster).await.ok()? {
+            DownstreamIdentity::Unproven if self.rescue.common.forces(check::CONTEXT.name) => None,
+            identity => wrong_downstream(identity),
+        }
     }
 
     async fn means(&self, connections: &Connections, inputs: &DiagnosisInputs) -> Result<Means, Error> {

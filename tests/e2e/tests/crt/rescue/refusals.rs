@@ -125,6 +125,17 @@ async fn rescue_refuses_what_does_not_lead_to_the_agent() -> Result<()> {
         };
         ensure!(refused.stderr.contains(reason), "{reason:?} is not in\n{refused}");
     }
+    // What is read there is about the other cluster, so it is no row of the table.
+    let dry_run = ["rescue", id, "--dry-run", "--downstream-context", &wrong];
+    let refused = shell.crt(dry_run).run().await?.expect(1)?;
+    ensure!(!refused.stdout.contains(&wrong), "{refused}");
+    let unmatched = shell.crt(["rescue", id, "--match-contexts"]).run().await?.expect(1)?;
+    ensure!(
+        unmatched
+            .stderr
+            .contains(&format!("cluster {id}: no context has its CA")),
+        "{unmatched}"
+    );
     let old = ["rescue", id, "--reactivate-old-token", "--token-stdin", "--yes"];
     let refused = shell.crt(old).stdin(of_other).run().await?.expect(1)?;
     ensure!(

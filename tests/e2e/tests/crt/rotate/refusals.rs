@@ -303,14 +303,14 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
     ----- stderr -----
     error: cannot rotate cluster oslo (c-id123): Rancher reports its agent as not connected
-    hint: `kubectl crt status c-id123 --downstream-context c-id123-direct` shows what fails; `kubectl crt rescue c-id123 --downstream-context c-id123-direct` brings an agent back that has lost its token
+    hint: `kubectl crt status c-id123 --downstream-context c-id123-direct` shows what fails; `kubectl crt rescue c-id123 --downstream-context c-id123-direct` brings back an agent that has lost its token
     hint: --force=agent overrides this check
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
     Error from server: cannot … on the downstream cluster: the server responded with 500 Internal Server Error
     hint: Rancher reaches the cluster through its agent, whose tunnel may be down: see `kubectl crt status c-id123`
-    hint: `kubectl crt rescue c-id123` brings an agent back that has lost its token
+    hint: `kubectl crt rescue c-id123` brings back an agent that has lost its token
     hint: pass a context that does not go through the agent with --downstream-context
     ----- exit status: 1 -----
     ") }
