@@ -373,12 +373,14 @@ impl CrtController<'_> {
 
     /// During a run, a token that was just created has no Secret for a moment. Before a run, the migration is not finished.
     fn mixed_storage(&self, run: Option<&Run<Crt>>, mixed: &MixedTokenStorage) -> Failure {
-        let error = Error::failed(mixed.to_string());
         if run.is_some() {
-            return Failure::Transient(error);
+            let created = mixed.without_secret.join(", ");
+            return Failure::Transient(Error::failed(format!(
+                "Rancher has not created the Secret of registration token {created} yet"
+            )));
         }
         let status = self.connections.commands.status();
-        let error = error.hint("finish Rancher's migration of registration tokens first");
+        let error = Error::failed(mixed.to_string()).hint("finish Rancher's migration of registration tokens first");
         Failure::Permanent(error.hint(format!(
             "after a downgrade, delete what the newer Rancher has left: the feature crt-token-ttl-rotation, and the Secrets that \
              `{status}` names"
