@@ -5,7 +5,7 @@ use e2e::{RancherFixture, Shell, until};
 use futures::future::try_join_all;
 use rstest::rstest;
 use serde_json::{Value, json};
-use test_cluster::{FaultProxy, Kubeconfig, Registration, TestEnvironment, TokenStorage, User};
+use test_cluster::{FaultProxy, Registration, TestEnvironment, TokenStorage, User};
 
 use super::{QUICK, is_lost, is_rescued, lose, with_proxy};
 use crate::state::State;
