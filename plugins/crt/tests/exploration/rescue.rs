@@ -165,11 +165,10 @@ impl RescueModel {
         }]
         .into();
         let system = seen.system.as_ref().map(|system| system.token);
-        let connected = system.filter(|_| self.loss == Loss::OverwrittenOpen);
-        seen.connected = is_open.then(|| AgentConnection {
-            token: connected.unwrap_or_else(lost),
-            address: *HERE,
-        });
+        // The record of the agent that connected last stays when its tunnel is gone.
+        let connected = system.filter(|_| self.loss.is_overwritten());
+        let connected = connected.or(is_open.then(lost));
+        seen.connected = connected.map(|token| AgentConnection { token, address: *HERE });
         seen.named_secret = "cattle-credentials-of-agent".to_owned();
         let name = match self.loss {
             Loss::NameTaken => Some("cattle-credentials-taken".to_owned()),
@@ -286,6 +285,9 @@ impl RescueModel {
                 let works = seen
                     .deployed
                     .is_some_and(|token| seen.is_connected(token) && seen.runs(token));
+                // The pod that has proven the token may be replaced by one that connects with the same.
+                let has_token = |pod: &Pod| pod.ready && token_of(world, pod) == seen.deployed;
+                let works = works && seen.pods.iter().any(has_token);
                 let system = seen.system.as_ref().map(|system| system.token);
                 let lasts = seen
                     .deployed
@@ -327,7 +329,11 @@ fn step(name: impl Into<String>, help: Help, to: World) -> Move<RescueModel> {
 /// Where only the agent leads to the cluster, it is out of reach without a tunnel.
 fn close(world: &mut World, pod: &Pod, direct: bool) {
     world.memory.tunnels.remove(&template(pod));
-    if world.memory.tunnels.is_empty() && !direct {
+    if !world.memory.tunnels.is_empty() {
+        return;
+    }
+    world.seen.tunnel_works = Some(false);
+    if !direct {
         world.seen.access = DownstreamAccess::Unreachable;
     }
 }
@@ -534,7 +540,8 @@ impl Environment for RescueModel {
             // An agent that is connected is not restarted, and one that connects at once is not waited for so long.
             Timer::Retry => {
                 let is_stale = current.is_some_and(|pod| world.memory.processes.contains_key(&template(pod)));
-                ((has_connected || is_stale) && !is_connected && !world.is_sending()).then_some(Help::Helps)
+                let is_proven = is_connected && seen.tunnel_works != Some(false);
+                ((has_connected || is_stale) && !is_proven && !world.is_sending()).then_some(Help::Helps)
             }
             Timer::Quiet | Timer::Cache | Timer::InFlight => None,
         }
