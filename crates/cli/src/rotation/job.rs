@@ -175,10 +175,10 @@ impl<C: Controller> Job<'_, C> {
             ));
         };
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
-        match lock.acquire(self.force_lock, on_wait).await {
+        match Box::pin(lock.acquire(self.force_lock, on_wait)).await {
             Ok(taken) => Ok(taken),
             Err(AcquireError::Held(holder)) => {
-                let kind = self.read_lease().await.ok().and_then(|record| record.kind);
+                let kind = Box::pin(self.read_lease()).await.ok().and_then(|record| record.kind);
                 let message = format!("{} of {name} is held by {holder}", self.run_of(kind.as_deref()));
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))

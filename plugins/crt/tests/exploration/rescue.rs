@@ -169,7 +169,7 @@ impl RescueModel {
         let connected = system.filter(|_| self.loss.is_overwritten());
         let connected = connected.or(is_open.then(lost));
         seen.connected = connected.map(|token| AgentConnection { token, address: *HERE });
-        seen.named_secret = "cattle-credentials-of-agent".to_owned();
+        "cattle-credentials-of-agent".clone_into(&mut seen.named_secret);
         let name = match self.loss {
             Loss::NameTaken => Some("cattle-credentials-taken".to_owned()),
             loss => loss.is_overwritten().then(|| seen.named_secret.clone()),
@@ -229,7 +229,7 @@ impl RescueModel {
                 moves.push(step("a tunnel breaks", Help::Disturbs, to));
                 continue;
             }
-            if !is_open && self.rereads(world, pod) {
+            if !is_open && rereads(world, pod) {
                 to.memory.processes.remove(&template(pod));
                 moves.push(step(
                     "a container restarts, and reads its Secret",
@@ -251,11 +251,6 @@ impl RescueModel {
                 moves.push(step("an agent connects", Help::Helps, to));
             }
         }
-    }
-
-    fn rereads(&self, world: &World, pod: &Pod) -> bool {
-        let exists = |token: &Fingerprint| world.seen.credentials.contains_key(token);
-        world.memory.processes.contains_key(&template(pod)) && pod.token.as_ref().is_some_and(exists)
     }
 
     fn is_unsafe(&self, world: &World) -> Option<String> {
@@ -306,6 +301,12 @@ impl RescueModel {
 /// What the agent in this pod has read when it started.
 fn token_of(world: &World, pod: &Pod) -> Option<Fingerprint> {
     world.memory.processes.get(&template(pod)).copied().or(pod.token)
+}
+
+/// Whether a restart gives the agent in this pod another token.
+fn rereads(world: &World, pod: &Pod) -> bool {
+    let exists = |token: &Fingerprint| world.seen.credentials.contains_key(token);
+    world.memory.processes.contains_key(&template(pod)) && pod.token.as_ref().is_some_and(exists)
 }
 
 /// The mutant's view: the Secret of each name has the content that it should have.

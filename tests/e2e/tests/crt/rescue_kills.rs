@@ -189,6 +189,10 @@ async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenSto
     Matrix::new(storage, way, Then::Rescue).await?.run().await
 }
 
+/// The points: before the first write, and after each write of an object. A kill after a write of the Lease leaves the same objects as
+/// one after the write before it, and `with_the_old_token_in_secrets` has those too.
+///
+/// Every point waits out the time in which the machines read a changed file, once or twice, which the tests shorten to 3 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_machines_bring_the_agent_back_it_finishes() -> Result<()> {
     Matrix::new(TokenStorage::Secret, Way::Machines, Then::Rescue)
