@@ -362,7 +362,7 @@ fn prove(look: Look<'_, Rescue>, placed: &Proof<'_, Target>) -> Stage<Target> {
     Ok(**placed)
 }
 
-/// `stv-aggregation` may be older than the loss, and an agent goes on with the token that it has read when it started.
+/// `stv-aggregation` may be older than the loss, and an agent keeps the token that it has read when it started.
 fn tunnel(look: Look<'_, Rescue>, target: Fingerprint) -> Next<Rescue> {
     let run = look.run;
     if run.running(Timer::Retry) || !run.timers.contains_key(&Timer::Retry) {
