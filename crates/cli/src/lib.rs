@@ -18,6 +18,7 @@ pub mod flags;
 pub mod output;
 pub mod rotation;
 pub mod table;
+pub mod test_times;
 pub mod ui;
 
 pub use self::exit_code::ExitCode;

@@ -235,7 +235,9 @@ impl Invocation {
             .env("KUBECONFIG", &shell.kubeconfig)
             .env("TZ", "UTC")
             // The delays of the fake servers are shorter than that.
-            .env("KUBECTL_ROTATION_TEST_IN_FLIGHT", "10s");
+            .env("KUBECTL_ROTATION_TEST_IN_FLIGHT", "10s")
+            // The machines of the fake Rancher read a changed file within 0.8 s.
+            .env("KUBECTL_ROTATION_TEST_FILE_IS_READ", "3s");
         Self {
             command,
             stdin: Vec::new(),

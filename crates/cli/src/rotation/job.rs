@@ -165,7 +165,6 @@ impl<C: Controller> Job<'_, C> {
     async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
         let Target {
             display: name,
-            action,
             commands,
             lease,
             ..
@@ -176,15 +175,26 @@ impl<C: Controller> Job<'_, C> {
             ));
         };
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
-        match lock.acquire(self.force_lock, on_wait).await {
+        match Box::pin(lock.acquire(self.force_lock, on_wait)).await {
             Ok(taken) => Ok(taken),
             Err(AcquireError::Held(holder)) => {
-                let message = format!("the {} of {name} is held by {holder}", action.noun);
+                let kind = Box::pin(self.read_lease()).await.ok().and_then(|record| record.kind);
+                let message = format!("{} of {name} is held by {holder}", self.run_of(kind.as_deref()));
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
             Err(AcquireError::Api(error)) => Err(error).doing(format!("acquire the lock, {lease}")),
         }
+    }
+
+    /// The run that holds a Lease of this kind, which may be another kind of rotation.
+    fn run_of(&self, kind: Option<&str>) -> String {
+        let kind = kind.filter(|kind| *kind != RotationOf::<C>::KIND);
+        let other = kind.and_then(|kind| self.target.commands.other(kind));
+        other.map_or_else(
+            || format!("the {}", self.target.action.noun),
+            |other| other.display.to_owned(),
+        )
     }
 
     /// Acquires the lock after the confirmation. Fails if another run has changed something since the survey.
@@ -202,13 +212,10 @@ impl<C: Controller> Job<'_, C> {
     async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
         let record = self.read_lease().await?;
         if self.dry_run != DryRun::None && !record.holder_has_exited() && record.holder.is_some() {
-            let Target {
-                display: name, action, ..
-            } = self.target;
+            let (name, run) = (&self.target.display, self.run_of(record.kind.as_deref()));
             let holder = record.describe_holder(self.controller.server().clock.now());
             let holder = holder.unwrap_or_default();
-            self.ui
-                .warn(format!("the {} of {name} is held by {holder}", action.noun));
+            self.ui.warn(format!("{run} of {name} is held by {holder}"));
         }
         let mut was_forward = false;
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
@@ -216,6 +223,11 @@ impl<C: Controller> Job<'_, C> {
             Some(Ok(journal)) => {
                 was_forward = journal.run().direction == Direction::Forward;
                 Some(self.directed(journal.taken_over())?)
+            }
+            Some(Err(Unreadable::OtherKind(kind))) if self.force_journal && self.may_discard(&kind) => {
+                let other = self.run_of(Some(&kind));
+                self.ui.status(format!("Discarding {other} in the Lease."));
+                None
             }
             // It is the lock of that rotation too.
             Some(Err(Unreadable::OtherKind(kind))) => return Err(self.other_in_progress(&kind)),
@@ -243,6 +255,11 @@ impl<C: Controller> Job<'_, C> {
             }
             _ => error,
         })
+    }
+
+    /// A kind that the same product has, and whose objects this rotation knows.
+    fn may_discard(&self, kind: &str) -> bool {
+        self.verb == Verb::Rotate && RotationOf::<C>::KINDS.contains(&kind)
     }
 
     fn other_in_progress(&self, kind: &str) -> Error {

@@ -250,7 +250,7 @@ impl Command<'_> {
             Next::Rescue => match self.rescuer(lost) {
                 Ok(controller) => {
                     let yes = self.rescue.common.run.yes;
-                    let job = self.job(&lost.of_rescue, &controller, false, yes);
+                    let job = self.rescue_job(lost, &controller, false, yes);
                     Box::pin(job.run(&mut result)).await
                 }
                 Err(error) => Err(error),
@@ -282,7 +282,7 @@ impl Command<'_> {
                     rescues.push(failed(error));
                 }
                 (Next::Rescue, Ok(controller), _) => {
-                    let job = Each::new(self.job(of_rescue, controller, true, yes));
+                    let job = Each::new(self.rescue_job(lost, controller, true, yes));
                     rescues.push(job.followed_by(self.follow(lost, true).boxed()));
                 }
                 (Next::Rotate, _, Ok(controller)) => {
@@ -361,6 +361,20 @@ impl Command<'_> {
         let connections = lost.opened.connections.as_ref().map_err(Clone::clone)?;
         let options = self.rescue.common.options(false, Some(lost.old_token.clone()));
         CrtController::new(connections, options).map_err(|error| self.context.ui.by_signal(error))
+    }
+
+    fn rescue_job<'j>(
+        &'j self,
+        lost: &'j LostCluster,
+        controller: &'j RescueController<'j>,
+        among: bool,
+        yes: bool,
+    ) -> Job<'j, RescueController<'j>> {
+        let job = self.job(&lost.of_rescue, controller, among, yes);
+        Job {
+            force_journal: job.force_journal || lost.discards_rotation,
+            ..job
+        }
     }
 
     fn job<'j, C: Controller>(&'j self, target: &'j Target, controller: &'j C, among: bool, yes: bool) -> Job<'j, C> {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cli::test_times::unless_shortened;
 use client::access::Needed;
 use client::connection::Server;
 use client::error::{Error, Kind};
@@ -112,7 +113,10 @@ struct State {
 }
 
 /// RKE2 and K3s look at a changed file within 15 s. A plan that is applied means that the file is written.
-const FILE_IS_READ: Duration = Duration::from_secs(20);
+fn file_is_read() -> Duration {
+    unless_shortened("KUBECTL_ROTATION_TEST_FILE_IS_READ", Duration::from_secs(20))
+}
+
 /// Where the rollout cannot be observed: from Rancher's apply until the new agent has connected and the old one is gone. Seen on Rancher
 /// 2.15.0: 2 to 5 s.
 const AGENT_IS_REPLACED: Duration = Duration::from_secs(20);
@@ -205,7 +209,7 @@ impl Controller for CrtController<'_> {
     fn lasts(&self, timer: Timer) -> Duration {
         match timer {
             Timer::Proof => self.options.timeout,
-            Timer::Quiet if self.connections.provisioning.is_some() => self.options.settle.max(FILE_IS_READ),
+            Timer::Quiet if self.connections.provisioning.is_some() => self.options.settle.max(file_is_read()),
             Timer::Quiet if self.is_unread() => self.options.settle.max(AGENT_IS_REPLACED),
             Timer::Quiet => self.options.settle,
             // Where pods start slowly, a pod that is replaced too early never connects.

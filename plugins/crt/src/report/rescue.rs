@@ -321,7 +321,8 @@ fn way(inputs: &DiagnosisInputs, means: &Means, cause: &Cause) -> Option<Result<
     if answers(inputs) {
         return Some(Ok(Way::ByRancher));
     }
-    let of_secret = inputs.token().filter(|_| *cause == Cause::TokenRevoked);
+    let is_rejected = matches!(inputs.probe, Ok(ProbeResult::Rejected));
+    let of_secret = inputs.token().filter(|_| is_rejected);
     Some(match (&means.given, of_secret) {
         (Some((_, ProbeResult::Accepted { cluster: Some(other) })), _) if is_foreign(inputs, other) => {
             Err(Missing::ForeignValue)

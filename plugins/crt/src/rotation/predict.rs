@@ -95,9 +95,8 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
         Step::CreateCredentials { token } => drop(seen.credentials.insert(*token, Age::Young)),
         Step::DeleteCredentials { token } => {
             seen.credentials.remove(token);
-            // A Deployment that names it names the value that it should have.
             if seen.occupied.remove(token).as_ref() == Some(&seen.named_secret) {
-                seen.deployed = Some(*token);
+                free_named_secret(seen, *token);
             }
         }
         Step::DeleteLeftover { secret } => drop(seen.leftovers.remove(secret)),
@@ -134,6 +133,22 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
             seen.others_previous.remove(name);
         }
     }
+}
+
+/// The Secret that the Deployment names had another content than it should: its name stands for its own value again, also where a pod
+/// that has started with the other content mounts it.
+fn free_named_secret(seen: &mut Observed, token: Fingerprint) {
+    let Some(content) = seen.deployed.replace(token) else {
+        return;
+    };
+    seen.credentials.remove(&content);
+    let pods = std::mem::take(&mut seen.pods).into_iter();
+    seen.pods = pods
+        .map(|pod| Pod {
+            token: pod.token.map(|of_pod| if of_pod == content { token } else { of_pod }),
+            ..pod
+        })
+        .collect();
 }
 
 /// Sets the previous value of a token, or drops it, in storage `secret`; with a far grace period.

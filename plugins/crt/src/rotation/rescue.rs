@@ -329,7 +329,7 @@ fn place(look: Look<'_, Rescue>, made: &Proof<'_, Target>) -> Stage<Target> {
 /// | Rancher is about to redeploy the agent, or, storage `secret`, has not applied `system` | trigger it, and wait |
 /// | the rollout is held | release it once a pod of the present template runs with T (rollback: point the Deployment back at the Secret of the pod that still runs, unless one with T has connected) |
 /// | a pod without T exists, or none runs with T | wait |
-/// | a fresh call through the tunnel fails | wait |
+/// | a fresh call through the tunnel fails | wait; then restart the agent, held: it may have started with the content that its Secret had before |
 fn prove(look: Look<'_, Rescue>, placed: &Proof<'_, Target>) -> Stage<Target> {
     let seen = look.seen;
     let Some(target) = placed.0 else {
@@ -357,9 +357,18 @@ fn prove(look: Look<'_, Rescue>, placed: &Proof<'_, Target>) -> Stage<Target> {
         return Err(look.wait(format!("a pod of the agent with {}", Named(&target))));
     }
     if seen.tunnel_works == Some(false) {
-        return Err(look.wait("a call through the agent's tunnel"));
+        return Err(tunnel(look, target));
     }
     Ok(**placed)
+}
+
+/// `stv-aggregation` may be older than the loss, and an agent keeps the token that it has read when it started.
+fn tunnel(look: Look<'_, Rescue>, target: Fingerprint) -> Next<Rescue> {
+    let run = look.run;
+    if run.running(Timer::Retry) || !run.timers.contains_key(&Timer::Retry) {
+        return look.wait("a call through the agent's tunnel").starting(Timer::Retry);
+    }
+    Next::step(Step::PointHeld { token: target }).starting(Timer::Retry)
 }
 
 /// The agent of before runs again, unless one with T is there already.

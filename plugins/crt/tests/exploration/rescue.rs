@@ -2,7 +2,7 @@
 //!
 //! `world.seen` is what is really there. Where only the agent itself leads to the cluster, the tool sees it while a tunnel is open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use client::secret::Fingerprint;
 use engine::credential::Acceptance;
@@ -40,6 +40,22 @@ enum Loss {
     Foreign,
     /// All registration tokens of the cluster were deleted.
     NoTokens,
+    /// Another value was written into its Secret, and the agent was restarted.
+    Overwritten,
+    /// Another value was written into its Secret, and the agent still runs with the one that it has read before.
+    OverwrittenOpen,
+    /// It was revoked. The name of the Secret that the agent is to get has another content.
+    NameTaken,
+}
+
+impl Loss {
+    fn is_open(self) -> bool {
+        matches!(self, Self::TunnelOpen | Self::OverwrittenOpen)
+    }
+
+    fn is_overwritten(self) -> bool {
+        matches!(self, Self::Overwritten | Self::OverwrittenOpen)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +72,10 @@ enum Mutant {
     WithoutFlag,
     /// A token of another cluster is made valid for this one.
     AnyCluster,
+    /// A Secret counts by its name, whatever its content.
+    ByName,
+    /// A name that is taken is not made free.
+    NotFreed,
 }
 
 struct RescueModel {
@@ -80,6 +100,10 @@ type Template = (Option<Fingerprint>, Option<String>);
 struct Memory {
     /// The pods whose tunnel is open.
     tunnels: BTreeSet<Template>,
+    /// The tokens of the pods that run with another one than their Secret has now.
+    processes: BTreeMap<Template, Fingerprint>,
+    /// The Secret that the Deployment names has another content than it should.
+    overwritten: bool,
     /// A redeploy that Rancher has begun.
     rendered: Option<Fingerprint>,
     /// The Cluster has changed, and Rancher will reconcile it.
@@ -94,7 +118,7 @@ enum Condition {
     Token(Option<SystemToken>, Option<Fingerprint>, Option<Fingerprint>),
     Status(bool),
     Temporary(bool),
-    Credentials(Option<Age>),
+    Credentials(Option<Age>, bool),
     Deployment(Option<Fingerprint>, Option<String>, bool, Option<Direction>),
 }
 
@@ -128,7 +152,7 @@ impl RescueModel {
     fn observed(&self) -> Observed {
         let has_secret = self.loss != Loss::NoSecret;
         let token = has_secret.then(lost);
-        let is_open = self.loss == Loss::TunnelOpen;
+        let is_open = self.loss.is_open();
         let mut seen = CrtModel::new(self.storage, Variant::Ordinary, QUIET).observed();
         seen.deployed = token;
         seen.credentials = token.map(|token| (token, Age::Old)).into_iter().collect();
@@ -140,10 +164,17 @@ impl RescueModel {
             leaving: false,
         }]
         .into();
-        seen.connected = is_open.then(|| AgentConnection {
-            token: lost(),
-            address: *HERE,
-        });
+        let system = seen.system.as_ref().map(|system| system.token);
+        // The record of the agent that connected last stays when its tunnel is gone.
+        let connected = system.filter(|_| self.loss.is_overwritten());
+        let connected = connected.or(is_open.then(lost));
+        seen.connected = connected.map(|token| AgentConnection { token, address: *HERE });
+        "cattle-credentials-of-agent".clone_into(&mut seen.named_secret);
+        let name = match self.loss {
+            Loss::NameTaken => Some("cattle-credentials-taken".to_owned()),
+            loss => loss.is_overwritten().then(|| seen.named_secret.clone()),
+        };
+        seen.occupied = system.zip(name).into_iter().collect();
         seen.tunnel_works = Some(is_open);
         if !self.direct && !is_open {
             seen.access = DownstreamAccess::Unreachable;
@@ -169,6 +200,8 @@ impl RescueModel {
                 let address = *HERE;
                 seen.connected = seen.deployed.map(|token| AgentConnection { token, address });
             }
+            Some(Mutant::ByName) => by_name(&mut seen),
+            Some(Mutant::NotFreed) => seen.occupied.clear(),
             _ => {}
         }
         if seen.access == DownstreamAccess::Full {
@@ -176,6 +209,7 @@ impl RescueModel {
         }
         seen.deployed = None;
         seen.credentials.clear();
+        seen.occupied.clear();
         seen.pods.clear();
         seen.connected = None;
         seen.held = false;
@@ -195,9 +229,16 @@ impl RescueModel {
                 moves.push(step("a tunnel breaks", Help::Disturbs, to));
                 continue;
             }
-            let Some(token) = pod
-                .token
-                .filter(|token| pod.ready && seen.acceptance.contains_key(token))
+            if !is_open && rereads(world, pod) {
+                to.memory.processes.remove(&template(pod));
+                moves.push(step(
+                    "a container restarts, and reads its Secret",
+                    Help::Disturbs,
+                    to.clone(),
+                ));
+                to = world.clone();
+            }
+            let Some(token) = token_of(world, pod).filter(|token| pod.ready && seen.acceptance.contains_key(token))
             else {
                 continue;
             };
@@ -229,7 +270,7 @@ impl RescueModel {
         if is_valid && !ends {
             return Some(format!("the lost value is valid without an end: {seen:#?}"));
         }
-        if self.loss == Loss::TunnelOpen && self.breaks == 0 && world.memory.tunnels.is_empty() {
+        if self.loss.is_open() && self.breaks == 0 && world.memory.tunnels.is_empty() {
             return Some(format!("the last tunnel was closed: {seen:#?}"));
         }
         let late = self.others.0 > 0;
@@ -239,15 +280,41 @@ impl RescueModel {
                 let works = seen
                     .deployed
                     .is_some_and(|token| seen.is_connected(token) && seen.runs(token));
+                // The pod that has proven the token may be replaced by one that connects with the same.
+                let has_token = |pod: &Pod| pod.ready && token_of(world, pod) == seen.deployed;
+                let works = works && seen.pods.iter().any(has_token);
                 let system = seen.system.as_ref().map(|system| system.token);
                 let lasts = seen
                     .deployed
                     .is_some_and(|token| Some(token) == system || seen.others.values().any(|value| *value == token));
                 let in_flight = world.memory.rendered.is_some_and(|rendered| Some(rendered) != system);
-                (!works || !lasts || seen.held || system.is_none() || in_flight)
+                // What a former holder sends after the end may hold the rollout again. Its pods run on, and `rotate` names it.
+                let is_held = seen.held && !late;
+                (!works || !lasts || is_held || system.is_none() || in_flight)
                     .then(|| format!("the agent is not back: {seen:#?}"))
             }
             _ => None,
+        }
+    }
+}
+
+/// What the agent in this pod has read when it started.
+fn token_of(world: &World, pod: &Pod) -> Option<Fingerprint> {
+    world.memory.processes.get(&template(pod)).copied().or(pod.token)
+}
+
+/// Whether a restart gives the agent in this pod another token.
+fn rereads(world: &World, pod: &Pod) -> bool {
+    let exists = |token: &Fingerprint| world.seen.credentials.contains_key(token);
+    world.memory.processes.contains_key(&template(pod)) && pod.token.as_ref().is_some_and(exists)
+}
+
+/// The mutant's view: the Secret of each name has the content that it should have.
+fn by_name(seen: &mut Observed) {
+    for (token, name) in std::mem::take(&mut seen.occupied) {
+        seen.credentials.insert(token, Age::Young);
+        if name == seen.named_secret {
+            seen.deployed = Some(token);
         }
     }
 }
@@ -263,7 +330,11 @@ fn step(name: impl Into<String>, help: Help, to: World) -> Move<RescueModel> {
 /// Where only the agent leads to the cluster, it is out of reach without a tunnel.
 fn close(world: &mut World, pod: &Pod, direct: bool) {
     world.memory.tunnels.remove(&template(pod));
-    if world.memory.tunnels.is_empty() && !direct {
+    if !world.memory.tunnels.is_empty() {
+        return;
+    }
+    world.seen.tunnel_works = Some(false);
+    if !direct {
         world.seen.access = DownstreamAccess::Unreachable;
     }
 }
@@ -286,6 +357,7 @@ fn roll_out(world: &World, direct: bool, moves: &mut Vec<Move<RescueModel>>) {
                 break;
             };
             close(&mut to, &idle, direct);
+            to.memory.processes.remove(&template(&idle));
             to.seen.pods.remove(&idle);
         }
         to.seen.pods.insert(Pod {
@@ -302,6 +374,7 @@ fn roll_out(world: &World, direct: bool, moves: &mut Vec<Move<RescueModel>>) {
         let is_ready = current.is_some_and(|current| current.ready);
         if !is_current(seen, pod) && !seen.held && is_ready {
             to.seen.pods.remove(pod);
+            to.memory.processes.remove(&template(pod));
             close(&mut to, pod, direct);
             moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
         } else if !pod.ready && pod.token.is_some_and(|token| seen.credentials.contains_key(&token)) {
@@ -348,6 +421,9 @@ fn rancher(world: &World, moves: &mut Vec<Move<RescueModel>>) {
         let mut to = world.clone();
         to.memory.rendered = None;
         to.seen.credentials.entry(token).or_insert(Age::Young);
+        if to.seen.occupied.remove(&token).is_some() {
+            freed(&mut to, token);
+        }
         to.seen.deployed = Some(token);
         to.seen.redeploys = false;
         if seen.storage == TokenStorage::Secret {
@@ -405,21 +481,46 @@ fn previous(seen: &Observed, name: &str) -> Option<Fingerprint> {
     }
 }
 
+/// The Secret that was overwritten is gone, or has its own value again. Its pods keep running with what they have read.
+fn freed(world: &mut World, token: Fingerprint) {
+    if !std::mem::take(&mut world.memory.overwritten) {
+        return;
+    }
+    world.seen.credentials.remove(&lost());
+    for pod in std::mem::take(&mut world.seen.pods) {
+        let of_pod = |token| (Some(token), pod.restarted_at.clone());
+        let process = world.memory.processes.remove(&of_pod(lost())).unwrap_or_else(lost);
+        if process != token && pod.ready {
+            world.memory.processes.insert(of_pod(token), process);
+        }
+        if world.memory.tunnels.remove(&of_pod(lost())) {
+            world.memory.tunnels.insert(of_pod(token));
+        }
+        let token = Some(token);
+        world.seen.pods.insert(Pod { token, ..pod });
+    }
+}
+
 impl Environment for RescueModel {
     type Rotation = Rescue;
     type Memory = Memory;
     type Condition = Condition;
 
     fn starts(&self) -> Vec<World> {
-        let is_open = self.loss == Loss::TunnelOpen;
+        let tunnels: BTreeSet<Template> = self.loss.is_open().then(|| (Some(lost()), None)).into_iter().collect();
+        let seen = self.observed();
+        let system = seen.system.as_ref().map(|system| system.token);
+        let of_process = system.filter(|_| self.loss == Loss::OverwrittenOpen);
         let memory = Memory {
-            tunnels: is_open.then(|| (Some(lost()), None)).into_iter().collect(),
+            processes: tunnels.iter().cloned().zip(of_process).collect(),
+            tunnels,
+            overwritten: self.loss.is_overwritten(),
             rendered: None,
             event: false,
             breaks: self.breaks,
             ends: self.ends,
         };
-        vec![World::new(self.observed(), memory).with(self.others.0, self.others.1)]
+        vec![World::new(seen, memory).with(self.others.0, self.others.1)]
     }
 
     fn moves(&self, world: &World) -> Vec<Move<Self>> {
@@ -438,7 +539,11 @@ impl Environment for RescueModel {
         match timer {
             Timer::Proof => Some(Help::Disturbs),
             // An agent that is connected is not restarted, and one that connects at once is not waited for so long.
-            Timer::Retry => (has_connected && !is_connected && !world.is_sending()).then_some(Help::Helps),
+            Timer::Retry => {
+                let is_stale = current.is_some_and(|pod| world.memory.processes.contains_key(&template(pod)));
+                let is_proven = is_connected && seen.tunnel_works != Some(false);
+                ((has_connected || is_stale) && !is_proven && !world.is_sending()).then_some(Help::Helps)
+            }
             Timer::Quiet | Timer::Cache | Timer::InFlight => None,
         }
     }
@@ -468,7 +573,9 @@ impl Environment for RescueModel {
             }
             | Step::DropPrevious { name, .. } => token(name),
             Step::DeleteTemporary { token } => Condition::Temporary(seen.temporary.contains(token)),
-            Step::DeleteCredentials { token } => Condition::Credentials(seen.credentials.get(token).copied()),
+            Step::DeleteCredentials { token } => {
+                Condition::Credentials(seen.credentials.get(token).copied(), seen.occupied.contains_key(token))
+            }
             Step::PointHeld { .. } | Step::PointBack { .. } | Step::Release => Condition::Deployment(
                 seen.deployed,
                 seen.restarted_at.clone(),
@@ -482,13 +589,19 @@ impl Environment for RescueModel {
     }
 
     fn applied(&self, world: &mut World, step: &Step) {
-        if let Step::TriggerApply { .. } | Step::Recreate | Step::Redeploy = step {
-            world.memory.event = true;
+        match step {
+            Step::TriggerApply { .. } | Step::Recreate | Step::Redeploy => world.memory.event = true,
+            Step::DeleteCredentials { token } => freed(world, *token),
+            _ => {}
         }
     }
 
     fn survey(&self, seen: &Observed) -> Result<Record, Vec<Blocker>> {
-        Rescue::survey(&self.view(seen))
+        match self.mutant {
+            // With this mistake nothing would be begun.
+            Some(Mutant::ByName) => Rescue::survey(seen),
+            _ => Rescue::survey(&self.view(seen)),
+        }
     }
 
     fn decide(&self, seen: &Observed, run: &Run) -> Decision<Rescue> {
@@ -511,7 +624,16 @@ impl Environment for RescueModel {
     }
 
     fn predict(&self, seen: &mut Observed, run: &Run, step: &Step) {
+        let before = seen.clone();
         Rescue::predict(seen, run, step);
+        if let Step::CreateCredentials { token } | Step::PointHeld { token } = step
+            && let Some(name) = before.occupied.get(token)
+        {
+            // The name is taken, and the agent reads what is there.
+            seen.credentials = before.credentials;
+            let is_named = *name == seen.named_secret || matches!(step, Step::CreateCredentials { .. });
+            seen.deployed = if is_named { before.deployed } else { None };
+        }
         if self.mutant == Some(Mutant::NotHeld) {
             seen.held = false;
         }
@@ -526,12 +648,15 @@ impl Environment for RescueModel {
     }
 }
 
-const LOSSES: [Loss; 5] = [
+const LOSSES: [Loss; 8] = [
     Loss::Revoked,
     Loss::TunnelOpen,
     Loss::NoSecret,
     Loss::Foreign,
     Loss::NoTokens,
+    Loss::Overwritten,
+    Loss::OverwrittenOpen,
+    Loss::NameTaken,
 ];
 
 #[track_caller]
@@ -555,7 +680,13 @@ fn each(mut test: impl FnMut(&str, RescueModel)) {
                 RescueModel::new(loss, storage, true),
             );
         }
-        for loss in [Loss::Revoked, Loss::NoTokens, Loss::TunnelOpen] {
+        for loss in [
+            Loss::Revoked,
+            Loss::NoTokens,
+            Loss::TunnelOpen,
+            Loss::Overwritten,
+            Loss::OverwrittenOpen,
+        ] {
             let name = format!("{loss:?}, {storage:?}, by its agent");
             test(&name, RescueModel::new(loss, storage, false));
         }
@@ -661,6 +792,10 @@ fn each_planted_mistake_is_found() {
             ..by_agent(storage)
         };
         is_found(Mutant::WithoutFlag, without);
+        for loss in [Loss::Overwritten, Loss::NameTaken] {
+            is_found(Mutant::ByName, RescueModel::new(loss, storage, true));
+            is_found(Mutant::NotFreed, RescueModel::new(loss, storage, true));
+        }
         let foreign = RescueModel {
             foreign: true,
             ..by_agent(storage)

@@ -1,6 +1,8 @@
 //! No command leaks a token. Every command runs in every output format, and against servers and files that are malformed
 //! in ways that quote a token. Then everything that the plugin has written anywhere is searched for the tokens.
 
+mod rescue;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,6 +1,10 @@
 //! `kubectl crt rescue`: each way on which an agent that has lost its token comes back.
 
+mod disconnected;
 mod disturbed;
+mod held;
+mod interrupted;
+mod read_only;
 mod refusals;
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,7 +33,7 @@ async fn is_lost(fixture: &RancherFixture, cluster: &Registered) -> Result<()> {
 }
 
 /// All registration tokens are deleted, and the agent is restarted. Returns its token.
-async fn lose(fixture: &RancherFixture) -> Result<String> {
+pub(crate) async fn lose(fixture: &RancherFixture) -> Result<String> {
     let (rancher, cluster) = (fixture.rancher, &fixture.cluster);
     let mut values = rancher.token_values(cluster).await?;
     rancher.delete_registration_tokens(cluster).await?;
@@ -39,7 +43,7 @@ async fn lose(fixture: &RancherFixture) -> Result<String> {
 }
 
 /// The agent is connected with a new value of `system`, and Rancher rejects `old`.
-async fn is_rescued(fixture: &RancherFixture, old: &str, outcome: &CommandOutput) -> Result<()> {
+pub(crate) async fn is_rescued(fixture: &RancherFixture, old: &str, outcome: &CommandOutput) -> Result<()> {
     let old = fingerprint(old);
     let now = until("Rancher to see only the new agent", async || {
         let now = State::of(fixture).await?;

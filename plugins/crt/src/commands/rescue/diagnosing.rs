@@ -5,6 +5,7 @@ use cli::rotation::outcome::refusal;
 use cli::rotation::{Commands, RotationResult, Target, leases};
 use client::access::{self, Needed};
 use client::error::{Error, Kind};
+use engine::controller::Controller as _;
 use engine::rotation::{Blocker, Rotation as _};
 use rancher::cluster::{self, Cluster, ClusterId};
 
@@ -42,6 +43,8 @@ pub(super) struct LostCluster {
     pub(super) diagnosis: Option<Diagnosis>,
     pub(super) old_token: Reactivation,
     pub(super) next: Next,
+    /// The journal in the Lease is that of a rotation of which nothing is left.
+    pub(super) discards_rotation: bool,
 }
 
 impl Command<'_> {
@@ -96,6 +99,7 @@ impl Command<'_> {
             diagnosis: None,
             old_token: Reactivation::default(),
             next: Next::Nothing,
+            discards_rotation: false,
         };
         let examined = match failed {
             Some(error) => Err(error),
@@ -144,13 +148,22 @@ impl Command<'_> {
                 value: self.token.clone().or_else(of_secret),
             };
         }
-        lost.next = self.next(&diagnosis, rotation.as_ref(), lost);
-        if diagnosis.way == Some(Way::OldToken)
+        if self.rescue.reactivate_old_token
+            && !means.may_write
             && let Ok(connections) = &mut lost.opened.connections
         {
-            // The token was read over a context that may only read, which is of no further use.
+            // The token was read over a context that may only read, which is of no further use. Where a rescue is resumed, the agent may be
+            // connected already.
             *connections = connections.clone().through_rancher();
         }
+        let rotation = match rotation {
+            Some(rotation) if diagnosis.is_lost() && self.has_left_nothing(lost, &rotation).await => {
+                lost.discards_rotation = true;
+                None
+            }
+            rotation => rotation,
+        };
+        lost.next = self.next(&diagnosis, rotation.as_ref(), lost);
         lost.diagnosis = Some(diagnosis);
         Ok(())
     }
@@ -165,6 +178,15 @@ impl Command<'_> {
             DownstreamIdentity::Unproven if self.rescue.common.forces(check::CONTEXT.name) => None,
             identity => wrong_downstream(identity),
         }
+    }
+
+    /// Whether no object says anything of the rotation in the Lease: its tokens were deleted, so that it cannot be resumed.
+    async fn has_left_nothing(&self, lost: &LostCluster, rotation: &ClusterRotation) -> bool {
+        let (Some(journal), Ok(controller)) = (rotation.journal(), self.rescuer(lost)) else {
+            return false;
+        };
+        let seen = Box::pin(controller.observe(None)).await;
+        seen.is_ok_and(|seen| journal.clone().resumed(&seen).is_none())
     }
 
     async fn means(&self, connections: &Connections, inputs: &DiagnosisInputs) -> Result<Means, Error> {

@@ -121,6 +121,16 @@ fn diagnosed(inputs: &DiagnosisInputs, means: &Means) -> String {
 #[case::revoked_and_only_readable(readable(), by_context(false), "TokenRevoked - --reactivate-old-token")]
 #[case::revoked_only_readable_and_permitted(
     readable(), Means { reactivates: true, ..by_context(false) }, "TokenRevoked OldToken -")]
+#[case::tokens_deleted_and_only_readable(
+    without_tokens(readable()),
+    by_context(false),
+    "TokensDeleted - --reactivate-old-token"
+)]
+#[case::tokens_deleted_only_readable_and_permitted(
+    without_tokens(readable()), Means { reactivates: true, ..by_context(false) }, "TokensDeleted OldToken -")]
+#[case::tokens_deleted_and_that_of_another_cluster(
+    DiagnosisInputs { probe: Ok(accepted("c-other")), ..without_tokens(readable()) },
+    Means { reactivates: true, ..by_context(false) }, "TokensDeleted - permissions on the downstream cluster")]
 #[case::secret_missing(
     DiagnosisInputs { credentials: Ok(None), ..readable() }, by_context(true), "SecretMissing Context -")]
 #[case::secret_missing_and_only_readable(
