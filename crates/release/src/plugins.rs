@@ -21,7 +21,8 @@ The agent of a Rancher cluster authenticates with a cluster registration token.
 An attacker who has the token can impersonate the agent. This plugin lists the
 tokens and rotates them: it creates a new token, verifies with a real connection
 that the agent uses it, and only then revokes the old one. If it is killed, run
-the same command to resume, or `rollback` to restore the original state.
+the same command to resume, or `rollback` to restore the original state. It
+also brings back agents that have lost their token.
 ",
     },
     Plugin {
@@ -32,7 +33,8 @@ A machine joins a cluster with a bootstrap token. This plugin creates tokens
 by the rules of the API server, lists them without their secrets, explains
 why a token is invalid, and revokes tokens until they are rejected. It also
 rotates a token where nodes read it: the new token is proven and delivered
-before the old one is revoked.
+before the old one is revoked. On K3s and RKE2 it rotates the server token and
+the agent token, one server at a time, and says which token restores a snapshot.
 ",
     },
     Plugin {
