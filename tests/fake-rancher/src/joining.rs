@@ -142,11 +142,12 @@ impl Joining<'_> {
             .await?;
         management.ensure(&format!("{RBAC}/roles"), &role).await?;
         management.ensure(&format!("{RBAC}/rolebindings"), &binding).await?;
+        management.create(&paths::secrets(NAMESPACE), &secret).await?;
+        management.create(&machine_path(""), &machine).await?;
         if is_control_plane {
             planner::add_node(world, self.cluster, &self.machine);
         }
-        management.create(&paths::secrets(NAMESPACE), &secret).await?;
-        management.create(&machine_path(""), &machine).await.map(drop)
+        Ok(())
     }
 }
 

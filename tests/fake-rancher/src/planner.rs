@@ -264,7 +264,7 @@ pub(crate) fn name_of(world: &World, id: &str) -> Option<String> {
     world.planners.get(id).map(|provisioned| provisioned.name.clone())
 }
 
-/// A control-plane machine that joins. Its system-agent runs.
+/// A control-plane machine that has joined, and has its Machine: without one it would count as deleted. Its system-agent runs.
 pub(crate) fn add_node(world: &World, id: &str, machine: &str) {
     if let Some(provisioned) = world.planners.get(id) {
         let node = Node {
@@ -272,6 +272,8 @@ pub(crate) fn add_node(world: &World, id: &str, machine: &str) {
             file: Vec::new(),
         };
         provisioned.nodes().insert(machine.to_owned(), node);
+        provisioned.planner.notify_one();
+        provisioned.agents.notify_one();
     }
 }
 
@@ -351,7 +353,9 @@ async fn reconcile(world: &World, id: &str, provisioned: &Provisioned) -> ApiRes
     let machines: Vec<String> = provisioned.nodes().keys().cloned().collect();
     let mut waits = None;
     for machine in machines {
-        let deleted = world.machines.get(NAMESPACE, &machine).is_none();
+        // What is watched may be behind.
+        let deleted = world.machines.get(NAMESPACE, &machine).is_none()
+            && world.management.get(&machine_path(&machine)).await?.is_none();
         let path = paths::secret(NAMESPACE, &plan_name(&machine));
         if deleted {
             world.management.delete(&path).await?;

@@ -1,4 +1,4 @@
-//! Rotations of provisioned clusters that something disturbs: another operator, a slow link, an upgrade of Rancher, another first token.
+//! Rotations of provisioned and of hosted clusters that something disturbs: another operator, a slow link, an upgrade of Rancher, another first token.
 
 use std::time::Duration;
 
@@ -13,12 +13,38 @@ use super::{begin, has_planned, run, survives_restarts};
 use crate::state::{self, Scope, State};
 use crate::writes::effective;
 
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Provisioned,
+    Hosted,
+}
+
+impl Kind {
+    async fn begin(self, storage: TokenStorage, name: &str) -> Result<RancherFixture> {
+        match self {
+            Self::Provisioned => begin(storage, name, 2).await,
+            Self::Hosted => {
+                let registration = Registration::imported(name).quick().kind("eks");
+                RancherFixture::begin_with(storage, &registration).await
+            }
+        }
+    }
+
+    async fn rotated(self, fixture: &RancherFixture, start: &State) -> Result<()> {
+        match self {
+            Self::Provisioned => rotated(fixture, start).await,
+            Self::Hosted => state::rotated(fixture, start, Scope::All).await.map(drop),
+        }
+    }
+}
+
 #[rstest]
-#[case::status(TokenStorage::Status)]
-#[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_operators_only_one_writes(#[case] storage: TokenStorage) -> Result<()> {
-    let fixture = begin(storage, "hasselt", 2).await?;
+async fn of_two_operators_only_one_writes(
+    #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
+    #[values(Kind::Provisioned, Kind::Hosted)] kind: Kind,
+) -> Result<()> {
+    let fixture = kind.begin(storage, "hasselt").await?;
     let start = State::of(&fixture).await?;
     let ((one, left), (two, right)) = tokio::try_join!(fixture.behind_proxy(), fixture.behind_proxy())?;
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
@@ -31,7 +57,7 @@ async fn of_two_operators_only_one_writes(#[case] storage: TokenStorage) -> Resu
     done.expect(0)?;
     let other = other.expect(5)?;
     assert_eq!(effective(&proxy), Vec::<String>::new(), "{other}");
-    rotated(&fixture, &start).await
+    kind.rotated(&fixture, &start).await
 }
 
 /// Every token is rotated, also in the machines' files, and stays so.
@@ -43,17 +69,18 @@ async fn rotated(fixture: &RancherFixture, start: &State) -> Result<()> {
 }
 
 #[rstest]
-#[case::status(TokenStorage::Status)]
-#[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
-async fn rotate_succeeds_over_a_slow_link(#[case] storage: TokenStorage) -> Result<()> {
-    let fixture = begin(storage, "oostende", 2).await?;
+async fn rotate_succeeds_over_a_slow_link(
+    #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
+    #[values(Kind::Provisioned, Kind::Hosted)] kind: Kind,
+) -> Result<()> {
+    let fixture = kind.begin(storage, "oostende").await?;
     let start = State::of(&fixture).await?;
     let (proxy, shell) = fixture.behind_slow_link(Duration::from_millis(100)).await?;
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s"];
     let done = shell.crt(rotate).run().await?.expect(0);
     done.with_context(|| proxy.transcript())?;
-    rotated(&fixture, &start).await
+    kind.rotated(&fixture, &start).await
 }
 
 #[rstest]

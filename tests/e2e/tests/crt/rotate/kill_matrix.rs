@@ -5,8 +5,8 @@
 //! write leaves the same state as a kill right after the write before it, so each state is one point of the matrix.
 //! [`state`](crate::state) checks what must hold at the end of each point.
 //!
-//! On a provisioned cluster each run waits 20 s for the nodes. Its points are the writes of objects: between two of them
-//! only the Lease is written, with the journal of the same steps as on an imported cluster, which is killed there too.
+//! On a provisioned and on a hosted cluster, the points are the writes of objects. Between two of them only the Lease is
+//! written, with the journal of the same steps as on an imported cluster, which is killed there too.
 
 #![expect(clippy::print_stdout, reason = "the matrix prints one line for each point")]
 
@@ -58,7 +58,7 @@ enum Then {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Machines(0), Then::Rotate).await?.run().await
+    Matrix::new(storage, Kind::Imported, Then::Rotate).await?.run().await
 }
 
 #[rstest]
@@ -66,13 +66,30 @@ async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenSto
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_on_a_provisioned_cluster_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Machines(2), Then::Rotate).await?.run().await
+    Matrix::new(storage, Kind::Provisioned, Then::Rotate).await?.run().await
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_on_a_hosted_cluster_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
+    Matrix::new(storage, Kind::Hosted, Then::Rotate).await?.run().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_restores_a_hosted_cluster_after_a_kill() -> Result<()> {
+    let storage = TokenStorage::Secret;
+    Matrix::new(storage, Kind::Hosted, Then::Rollback).await?.run().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_restores_a_provisioned_cluster_after_a_kill() -> Result<()> {
     let storage = TokenStorage::Secret;
-    Matrix::new(storage, Machines(2), Then::Rollback).await?.run().await
+    Matrix::new(storage, Kind::Provisioned, Then::Rollback)
+        .await?
+        .run()
+        .await
 }
 
 #[rstest]
@@ -80,27 +97,31 @@ async fn rollback_restores_a_provisioned_cluster_after_a_kill() -> Result<()> {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_restores_the_start_after_a_kill_before_retire(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Machines(0), Then::Rollback).await?.run().await
+    Matrix::new(storage, Kind::Imported, Then::Rollback).await?.run().await
 }
 
-/// The control-plane machines of a cluster that Rancher provisioned; none: an imported cluster.
-#[derive(Clone, Copy)]
-struct Machines(u32);
+/// The kind of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Imported,
+    Provisioned,
+    Hosted,
+}
 
-impl Machines {
+impl Kind {
     async fn begin(self, storage: TokenStorage, name: &str) -> Result<RancherFixture> {
         let imported = Registration::imported(name).quick();
-        let registration = if self.0 == 0 {
-            imported
-        } else {
-            imported.provisioned(self.0)
+        let registration = match self {
+            Self::Imported => imported,
+            Self::Provisioned => imported.provisioned(2),
+            Self::Hosted => imported.kind("eks"),
         };
         RancherFixture::begin_with(storage, &registration).await
     }
 
     /// What the start was. Rancher's planner may have deployed its token since: the first one by name.
     async fn restored(self, fixture: &RancherFixture, start: &State, new: Option<&str>) -> Result<()> {
-        if self.0 == 0 {
+        if self != Self::Provisioned {
             return state::restored(fixture, start, new).await.map(drop);
         }
         let now = State::of(fixture).await?;
@@ -121,7 +142,7 @@ impl Machines {
 
 struct Matrix {
     storage: TokenStorage,
-    machines: Machines,
+    kind: Kind,
     then: Then,
     /// The number of writes of an undisturbed run.
     writes: usize,
@@ -141,20 +162,20 @@ struct Results {
 }
 
 impl Matrix {
-    async fn new(storage: TokenStorage, machines: Machines, then: Then) -> Result<Self> {
-        let fixture = machines.begin(storage, "clean").await?;
+    async fn new(storage: TokenStorage, kind: Kind, then: Then) -> Result<Self> {
+        let fixture = kind.begin(storage, "clean").await?;
         let start = State::of(&fixture).await?;
         let (proxy, shell) = fixture.behind_proxy().await?;
         let rotated = shell.crt(command("rotate", &fixture)).run().await?.expect(0)?;
         state::rotated(&fixture, &start, Scope::All).await?;
         let writes = proxy.writes();
         let mut points = points(&writes);
-        if machines.0 > 0 {
+        if kind != Kind::Imported {
             points.retain(|point| point.leases_after.is_none() || point.moment == Moment::Before);
         }
         Ok(Self {
             storage,
-            machines,
+            kind,
             then,
             writes: writes.len(),
             renewals: usize::try_from(rotated.took.as_secs() / RENEWED_EVERY.as_secs())?,
@@ -175,7 +196,7 @@ impl Matrix {
             results.reached_retire
         );
         // Where Rancher's planner writes the Deployment too, a run may have to write it once less.
-        let spared = if self.machines.0 > 0 { 2 } else { 0 };
+        let spared = if self.kind == Kind::Provisioned { 2 } else { 0 };
         ensure!(
             results.not_reached.len() <= spared,
             "never killed: {}",
@@ -184,13 +205,13 @@ impl Matrix {
         Ok(())
     }
 
-    /// Tests point after point on one cluster. The end of a point is a valid start for the next one, on an imported cluster. After a failure, the
+    /// Tests point after point on one cluster. The end of a point is a valid start for the next one, but on a provisioned cluster. After a failure, the
     /// next point gets another cluster.
     async fn work(&self, worker: usize) {
         let mut fixture = None;
         while let Some(point) = self.next() {
             let began = Instant::now();
-            if self.machines.0 > 0 {
+            if self.kind == Kind::Provisioned {
                 // `system` and the first token have the same value afterwards, and RKE2 owns the agent's Secret.
                 fixture = None;
             }
@@ -221,7 +242,7 @@ impl Matrix {
     async fn on(&self, fixture: &mut Option<RancherFixture>, worker: usize, point: &Point) -> Result<String> {
         let fixture = match fixture {
             Some(fixture) => fixture,
-            None => fixture.insert(self.machines.begin(self.storage, &format!("city-{worker}")).await?),
+            None => fixture.insert(self.kind.begin(self.storage, &format!("city-{worker}")).await?),
         };
         fixture.rancher.reset(&fixture.cluster).await?;
         let start = State::of(fixture).await?;
@@ -268,7 +289,7 @@ impl Matrix {
             }
             Some(_) => {
                 let rollback = rollback.expect(0)?;
-                let restored = self.machines.restored(fixture, start, left.new_token()).await;
+                let restored = self.kind.restored(fixture, start, left.new_token()).await;
                 restored.with_context(|| rollback.to_string())?;
                 Ok("rolled back".to_owned())
             }
@@ -365,10 +386,10 @@ impl fmt::Display for Matrix {
             Then::Rotate => "rotate again",
             Then::Rollback => "rollback",
         };
-        let kind = if self.machines.0 == 0 {
-            "imported"
-        } else {
-            "provisioned"
+        let kind = match self.kind {
+            Kind::Imported => "imported",
+            Kind::Provisioned => "provisioned",
+            Kind::Hosted => "hosted",
         };
         write!(f, "[{kind}, {} storage, {then}]", self.storage.word())
     }
