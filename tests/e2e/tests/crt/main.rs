@@ -18,3 +18,6 @@ mod status;
 mod terminal;
 mod verify;
 mod writes;
+
+/// How many points of all kill matrices are tried at a time. With more, two cores are the limit, and runs end at their time limits.
+static KILLED_AT_ONCE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(10);

@@ -76,6 +76,11 @@ async fn with_proxy(fixture: &RancherFixture, kubeconfig: Kubeconfig) -> Result<
     Ok((proxy, kubeconfig))
 }
 
+/// A value that no registration token has. Each cluster gets another one: while it is valid, it leads to one cluster.
+fn unknown_to_rancher(cluster: &Registered) -> String {
+    format!("k2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf{}", cluster.id)
+}
+
 fn outcome_of(output: &CommandOutput) -> Result<Value> {
     let document: Value = serde_json::from_str(&output.stdout).with_context(|| output.to_string())?;
     Ok(document["outcome"].clone())
@@ -206,7 +211,7 @@ async fn rollback_revokes_a_reactivated_token(#[case] storage: TokenStorage, #[c
 async fn rescue_through_rancher_as_rotate_says(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "esbjerg").await?;
     let id = fixture.cluster.id.as_str();
-    let unknown = "k2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x";
+    let unknown = &unknown_to_rancher(&fixture.cluster);
     // The agent works until it is restarted.
     fixture.rancher.set_agent_token(&fixture.cluster, unknown).await?;
     let refused = fixture.shell.crt(["rotate", id, "--yes"]).run().await?.expect(1)?;

@@ -18,6 +18,7 @@ use futures::future::join_all;
 use rstest::rstest;
 use test_cluster::{Backup, Moment, Registration, TokenStorage};
 
+use crate::KILLED_AT_ONCE;
 use crate::state::{State, fingerprint};
 use crate::writes::is_lease;
 
@@ -270,6 +271,7 @@ impl Matrix {
         loop {
             let point = self.points.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(point) = point else { return };
+            let _permit = KILLED_AT_ONCE.acquire().await;
             let began = Instant::now();
             if self.then == Then::Rollback {
                 // It may have a value of the backup, and would not be lost again.

@@ -5,7 +5,7 @@ use e2e::{RancherFixture, Shell, reading, until};
 use rstest::rstest;
 use test_cluster::{Fault, FaultProxy, Moment, On, TestEnvironment, TokenStorage};
 
-use super::{QUICK, is_lost, is_rescued, lose, with_proxy};
+use super::{QUICK, is_lost, is_rescued, lose, unknown_to_rancher, with_proxy};
 
 /// How the agent has lost its token.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +23,11 @@ impl Loss {
             return lose(fixture).await;
         }
         let (rancher, cluster) = (fixture.rancher, &fixture.cluster);
-        let old = "k2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x";
-        rancher.set_agent_token(cluster, old).await?;
+        let old = unknown_to_rancher(cluster);
+        rancher.set_agent_token(cluster, &old).await?;
         rancher.restart_agent(cluster).await?;
         is_lost(fixture, cluster).await?;
-        Ok(old.to_owned())
+        Ok(old)
     }
 }
 

@@ -21,6 +21,7 @@ use futures::future::join_all;
 use rstest::rstest;
 use test_cluster::{Fault, Moment, On, Registration, Request, TokenStorage};
 
+use crate::KILLED_AT_ONCE;
 use crate::state::{self, Scope, State};
 use crate::writes::{essence, is_lease, same_as};
 
@@ -210,6 +211,7 @@ impl Matrix {
     async fn work(&self, worker: usize) {
         let mut fixture = None;
         while let Some(point) = self.next() {
+            let _permit = KILLED_AT_ONCE.acquire().await;
             let began = Instant::now();
             if self.kind == Kind::Provisioned {
                 // `system` and the first token have the same value afterwards, and RKE2 owns the agent's Secret.
