@@ -13,12 +13,7 @@ use crate::state::State;
 use crate::writes::effective;
 
 /// Starts a command, and waits until it holds the lock in a phase.
-pub(super) async fn holding<S: AsRef<str>>(
-    fixture: &RancherFixture,
-    command: &[S],
-    stdin: &str,
-    phase: &str,
-) -> Result<Running> {
+async fn holding<S: AsRef<str>>(fixture: &RancherFixture, command: &[S], stdin: &str, phase: &str) -> Result<Running> {
     let command = command.iter().map(AsRef::as_ref);
     let run = fixture.shell.crt(command).stdin(stdin).start().await?;
     let holder = format!("/{}/", run.pid()?);
@@ -31,6 +26,21 @@ pub(super) async fn holding<S: AsRef<str>>(
     .await
     .context("the run does not hold the lock")?;
     Ok(run)
+}
+
+/// The command that rescues the cluster with its agent's old token, on stdin.
+fn with_the_old_token(id: &str) -> Vec<&str> {
+    let rescue = ["rescue", id, "--reactivate-old-token", "--token-stdin"];
+    rescue.into_iter().chain(QUICK).collect()
+}
+
+/// Such a rescue, which waits for an agent that is offline. Returns the old token too.
+pub(super) async fn waiting_for_its_agent(fixture: &RancherFixture) -> Result<(String, Running)> {
+    let cluster = &fixture.cluster;
+    let old = lose(fixture).await?;
+    fixture.rancher.offline(cluster, Duration::from_mins(10)).await?;
+    let run = holding(fixture, &with_the_old_token(&cluster.id), &old, "place").await?;
+    Ok((old, run))
 }
 
 async fn end(run: Running) -> Result<()> {
@@ -103,11 +113,7 @@ async fn rotate_during_a_rescue(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "hobro").await?;
     let (rancher, cluster, shell) = (fixture.rancher, &fixture.cluster, &fixture.shell);
     let id = cluster.id.as_str();
-    let old = lose(&fixture).await?;
-    rancher.offline(cluster, Duration::from_mins(10)).await?;
-    let rescue = ["rescue", id, "--reactivate-old-token", "--token-stdin"];
-    let rescue: Vec<&str> = rescue.into_iter().chain(QUICK).collect();
-    let run = holding(&fixture, &rescue, &old, "place").await?;
+    let (old, run) = waiting_for_its_agent(&fixture).await?;
     for command in [&["rotate", id, "--yes"][..], &["rollback", id, "--yes"]] {
         let run = match command[0] {
             "rotate" => "a rescue",
@@ -115,7 +121,7 @@ async fn rotate_during_a_rescue(#[case] storage: TokenStorage) -> Result<()> {
         };
         is_held(&fixture, command, "", run).await?;
     }
-    is_held(&fixture, &rescue, &old, "the rescue").await?;
+    is_held(&fixture, &with_the_old_token(id), &old, "the rescue").await?;
     end(run).await?;
 
     let refused = shell.crt(["rotate", id, "--yes"]).run().await?.expect(1)?;

@@ -1,15 +1,13 @@
 //! Ctrl-C during a rescue: it says where the rescue has stopped, and the same command finishes it.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use e2e::RancherFixture;
 use rstest::rstest;
 use rustix::process::Signal;
 use test_cluster::TokenStorage;
 
-use super::held::holding;
-use super::{QUICK, is_rescued, lose};
+use super::held::waiting_for_its_agent;
+use super::is_rescued;
 use crate::state::State;
 
 #[rstest]
@@ -20,11 +18,7 @@ async fn an_interrupted_rescue_resumes(#[case] storage: TokenStorage) -> Result<
     let fixture = RancherFixture::begin(storage, "struer").await?;
     let (rancher, cluster) = (fixture.rancher, &fixture.cluster);
     let id = cluster.id.as_str();
-    let old = lose(&fixture).await?;
-    rancher.offline(cluster, Duration::from_mins(10)).await?;
-    let rescue = ["rescue", id, "--reactivate-old-token", "--token-stdin"];
-    let rescue: Vec<&str> = rescue.into_iter().chain(QUICK).collect();
-    let run = holding(&fixture, &rescue, &old, "place").await?;
+    let (old, run) = waiting_for_its_agent(&fixture).await?;
     run.signal(Signal::INT)?;
     let interrupted = run.finish().await?.expect(130)?;
     let expected = format!("error: rescue of cluster struer ({id}) interrupted in phase place");
